@@ -37,8 +37,8 @@ def _impl(ctx):
     ctx.symlink(path + "/lib", "lib")
 
     # libtorch_cpu.so of the CUDA wheel needs libcudart and libcupti, which their own wheels bring next to torch.
-    dirs = [path + "/lib"] + ctx.execute(["sh", "-c", "ls -d {}/../nvidia/*/lib 2>/dev/null".format(path)]).stdout.split()
-    rpaths = ['"-Wl,-rpath,{0}", "-Wl,-rpath-link,{0}"'.format(d) for d in dirs]
+    dirs = [path + "/lib"] + ctx.execute(["sh", "-c", "ls -d {}/../nvidia/*/lib 2>/dev/null".format(path)]).stdout.strip().split("\n")
+    rpaths = ['"-Wl,-rpath,{0}", "-Wl,-rpath-link,{0}"'.format(d) for d in dirs if d]
     ctx.file("BUILD", _BUILD.format(path = path, rpaths = ", ".join(rpaths)))
 
 libtorch_repository = repository_rule(implementation = _impl, environ = ["LIBTORCH"], local = True)
