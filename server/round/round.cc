@@ -1,0 +1,187 @@
+#include "server/round/round.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace weft::server {
+
+Round::Round(Options options) : options_(std::move(options)) {
+  for (const std::string& client : options_.cohort) members_[client];
+}
+
+RoundActions Round::Start(absl::Time now) {
+  RoundActions actions;
+  for (auto& [client, member] : members_) {
+    member.since = now;
+    actions.push_back(SendPlan{client});
+  }
+  return Settle(now, std::move(actions));
+}
+
+RoundActions Round::Resume(const std::vector<std::string>& done, absl::Time now) {
+  for (auto& [client, member] : members_) {
+    const bool is_done = std::find(done.begin(), done.end(), client) != done.end();
+    member.state = is_done ? MemberState::kDone : MemberState::kLost;
+    member.since = now;
+  }
+  return Settle(now);
+}
+
+RoundActions Round::OnReady(const std::string& client, absl::Time now) {
+  Member* member = Find(client);
+  if (state_ != State::kOpen || member == nullptr) return {};
+  if (member->state == MemberState::kDone || member->state == MemberState::kFailed) return {};
+  *member = Member{};
+  member->since = now;
+  return Settle(now, {SendPlan{client}});
+}
+
+RoundActions Round::OnLost(const std::string& client, absl::Time now) {
+  Member* member = Find(client);
+  if (state_ != State::kOpen || member == nullptr || member->state != MemberState::kWorking) return {};
+  member->state = MemberState::kLost;
+  member->since = now;
+  return Settle(now);
+}
+
+RoundActions Round::OnGone(const std::string& client, absl::Time now) {
+  Member* member = Find(client);
+  if (state_ != State::kOpen || member == nullptr) return {};
+  if (member->state != MemberState::kWorking && member->state != MemberState::kLost) return {};
+  member->state = MemberState::kGone;
+  return Settle(now);
+}
+
+RoundActions Round::OnProgress(const std::string& client, const std::string& activity, int64_t done, absl::Time now) {
+  Member* member = Find(client);
+  if (state_ != State::kOpen || member == nullptr) return {};
+  const bool moved = member->activity != activity || member->done != done;
+  if (member->state == MemberState::kWorking && moved) {
+    member->since = now;
+    member->activity = activity;
+    member->done = done;
+  }
+  return Settle(now);
+}
+
+RoundActions Round::OnFailure(const std::string& client, const std::string& reason, absl::Time now) {
+  Member* member = Find(client);
+  if (state_ != State::kOpen || member == nullptr || member->state == MemberState::kDone) return {};
+  member->state = MemberState::kFailed;
+  member->failure = reason;
+  return Settle(now);
+}
+
+absl::StatusOr<RoundActions> Round::OnAnswer(const std::string& client, absl::Time now) {
+  if (absl::Status status = CheckAnswer(client); !status.ok()) return status;
+  Member* member = Find(client);
+  member->state = MemberState::kDone;
+  member->since = now;
+  return Settle(now);
+}
+
+RoundActions Round::OnTick(absl::Time now) {
+  if (state_ != State::kOpen) return {};
+  for (auto& [client, member] : members_) {
+    if (member.state == MemberState::kLost && !Holds(member, now)) member.state = MemberState::kGone;
+  }
+  return Settle(now);
+}
+
+absl::Status Round::CheckAnswer(const std::string& client) const {
+  const auto it = members_.find(client);
+  if (it == members_.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("client ", client, " was not asked in this round; wait for a plan"));
+  }
+  if (it->second.state == MemberState::kDone) {
+    return absl::AlreadyExistsError(absl::StrCat("the answer of client ", client, " is in; nothing more to do"));
+  }
+  if (state_ != State::kOpen) return absl::AbortedError("the round is over; drop this work and wait for a plan");
+  if (it->second.state == MemberState::kFailed || it->second.state == MemberState::kGone) {
+    return absl::AbortedError(absl::StrCat("client ", client, " has left this round",
+                                           it->second.failure.empty() ? "" : " (" + it->second.failure + ")",
+                                           "; drop this work and wait for a plan"));
+  }
+  return absl::OkStatus();
+}
+
+bool Round::Stalled(const std::string& client, absl::Time now) const {
+  const auto it = members_.find(client);
+  return it != members_.end() && it->second.state == MemberState::kWorking && !Holds(it->second, now);
+}
+
+int64_t Round::Count(MemberState state) const {
+  return std::count_if(members_.begin(), members_.end(), [&](const auto& item) { return item.second.state == state; });
+}
+
+std::map<std::string, Round::MemberState> Round::Members() const {
+  std::map<std::string, MemberState> states;
+  for (const auto& [client, member] : members_) states[client] = member.state;
+  return states;
+}
+
+Round::Member* Round::Find(const std::string& client) {
+  const auto it = members_.find(client);
+  return it == members_.end() ? nullptr : &it->second;
+}
+
+bool Round::Holds(const Member& member, absl::Time now) const {
+  if (member.state == MemberState::kWorking) return now < member.since + options_.progress_timeout;
+  if (member.state == MemberState::kLost) return now < member.since + options_.rejoin_grace;
+  return false;
+}
+
+RoundActions Round::Settle(absl::Time now, RoundActions actions) {
+  int64_t holding = 0;
+  int64_t stalled = 0;
+  for (const auto& [client, member] : members_) {
+    if (Holds(member, now)) {
+      ++holding;
+    } else if (member.state == MemberState::kWorking) {
+      ++stalled;
+    }
+  }
+  const int64_t done = answers();
+  const bool full = done >= options_.close_at;
+  const bool hopeless = done + holding + stalled < options_.min_answers;
+  if (!full && !hopeless && holding > 0) return actions;
+  if (full || done >= options_.min_answers) {
+    state_ = State::kClosed;
+    CancelWorking(now, "the round has closed without this client", &actions);
+    actions.push_back(CloseRound{});
+  } else {
+    state_ = State::kAbandoned;
+    std::string reason = Shortfall(now);
+    CancelWorking(now, "the round was abandoned: " + reason, &actions);
+    actions.push_back(AbandonRound{std::move(reason)});
+  }
+  return actions;
+}
+
+void Round::CancelWorking(absl::Time now, const std::string& reason, RoundActions* actions) const {
+  for (const auto& [client, member] : members_) {
+    if (member.state != MemberState::kWorking) continue;
+    actions->push_back(CancelWork{client, reason, !Holds(member, now)});
+  }
+}
+
+std::string Round::Shortfall(absl::Time now) const {
+  std::string text = absl::StrCat(answers(), " of at least ", options_.min_answers, " answers from ", members_.size(),
+                                  " clients asked");
+  for (const auto& [client, member] : members_) {
+    if (member.state == MemberState::kFailed) {
+      absl::StrAppend(&text, "; ", client, " failed: ", member.failure);
+    } else if (member.state == MemberState::kGone || member.state == MemberState::kLost) {
+      absl::StrAppend(&text, "; ", client, " left");
+    } else if (member.state == MemberState::kWorking && !Holds(member, now)) {
+      absl::StrAppend(&text, "; ", client, " has not moved for ", absl::FormatDuration(options_.progress_timeout));
+    }
+    if (text.size() > 500) return text + "; ...";
+  }
+  return text;
+}
+
+}  // namespace weft::server
