@@ -8,8 +8,8 @@ def _tags(tags, deps):
             return tags + ["notsan"]
     return tags
 
-def weft_library(name, deps = [], tags = [], **kwargs):
-    native.cc_library(name = name, deps = deps, tags = _tags(tags, deps), copts = _COPTS, **kwargs)
+def weft_library(name, deps = [], tags = [], copts = [], **kwargs):
+    native.cc_library(name = name, deps = deps, tags = _tags(tags, deps), copts = _COPTS + copts, **kwargs)
 
 def weft_binary(name, deps = [], tags = [], **kwargs):
     native.cc_binary(name = name, deps = deps, tags = _tags(tags, deps), copts = _COPTS, **kwargs)

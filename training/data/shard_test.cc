@@ -1,0 +1,151 @@
+#include "training/data/shard.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/safetensors.h"
+#include "common/file.h"
+#include "training/data/test_data.h"
+
+namespace weft {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Path(const std::string& name) { return absl::StrCat(::testing::TempDir(), "/", name); }
+
+absl::StatusOr<std::unique_ptr<DataShard>> OpenSplit(const TestSplit& split, int64_t num_labels = 3) {
+  const std::string path = Path("split.safetensors");
+  EXPECT_TRUE(WriteTestSplit(path, split).ok());
+  return DataShard::Open(path, num_labels);
+}
+
+TestSplit TwoRows() { return TestSplit().Add({101, 7, 102}, 2).Add({101, 102}, 0); }
+
+void ExpectRefused(const absl::Status& status, absl::StatusCode code, const std::string& part) {
+  EXPECT_EQ(status.code(), code) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+}
+
+TEST(DataShardTest, Open_ReadsRowsInPlace) {
+  const auto shard = OpenSplit(TwoRows());
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->tokens(), 5);
+  EXPECT_THAT((*shard)->row(0), ::testing::ElementsAre(101, 7, 102));
+  EXPECT_THAT((*shard)->row(1), ::testing::ElementsAre(101, 102));
+  EXPECT_EQ((*shard)->label(0), 2);
+  EXPECT_EQ((*shard)->label(1), 0);
+}
+
+TEST(DataShardTest, Open_NoRowsIsAnEmptyShard) {
+  const auto shard = OpenSplit(TestSplit());
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->rows(), 0);
+}
+
+TEST(DataShardTest, Open_RefusesLabelOutsideTheSet) {
+  ExpectRefused(OpenSplit(TwoRows(), 2).status(), absl::StatusCode::kInvalidArgument,
+                "row 0 has label 2, expected 0 to 1");
+  ExpectRefused(OpenSplit(TestSplit().Add({1}, -1)).status(), absl::StatusCode::kInvalidArgument, "row 0 has label -1");
+}
+
+TEST(DataShardTest, Open_RefusesNegativeTokenAndEmptyRow) {
+  ExpectRefused(OpenSplit(TwoRows().Add({101, -5}, 0)).status(), absl::StatusCode::kInvalidArgument,
+                "row 2 holds the negative token -5");
+  ExpectRefused(OpenSplit(TwoRows().Add({}, 0)).status(), absl::StatusCode::kInvalidArgument, "row 2 has no tokens");
+}
+
+TEST(DataShardTest, Open_RefusesOffsetsThatDoNotFit) {
+  TestSplit split = TwoRows();
+  split.row_offsets = {0, 4, 3, 5};
+  ExpectRefused(OpenSplit(split).status(), absl::StatusCode::kDataLoss, "descend at row 1: 4 then 3");
+  split.row_offsets = {0, 3, 4};
+  ExpectRefused(OpenSplit(split).status(), absl::StatusCode::kDataLoss, "from 0 to the 5 tokens");
+  split.row_offsets = {1, 3, 5};
+  ExpectRefused(OpenSplit(split).status(), absl::StatusCode::kDataLoss, "found 1 to 5");
+  split.row_offsets = {};
+  ExpectRefused(OpenSplit(split).status(), absl::StatusCode::kDataLoss, "found none");
+  split.row_offsets = {0, 3, 4, 5};
+  ExpectRefused(OpenSplit(split).status(), absl::StatusCode::kDataLoss, "2 labels but 3 rows");
+}
+
+TEST(DataShardTest, Open_RefusesMissingTensorAndWrongDtype) {
+  const std::string path = Path("bad.safetensors");
+  const TestSplit split = TwoRows();
+  const SafetensorToWrite offsets = TestTensor("row_offsets", "I64", {3}, split.row_offsets);
+  const SafetensorToWrite labels = TestTensor("labels", "I32", {2}, split.labels);
+  ASSERT_TRUE(WriteSafetensors(path, {offsets, labels}).ok());
+  EXPECT_THAT(std::string(DataShard::Open(path, 3).status().message()), HasSubstr("input_ids"));
+  ASSERT_TRUE(WriteSafetensors(path, {TestTensor("input_ids", "F32", {5}, split.input_ids), offsets, labels}).ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss, "input_ids has dtype F32");
+  ASSERT_TRUE(WriteSafetensors(path, {TestTensor("input_ids", "I32", {5, 1}, split.input_ids), offsets, labels}).ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss, "2 dimensions");
+}
+
+class DataFolderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(MakeDirectories(folder_).ok());
+    ASSERT_TRUE(WriteTestSplit(folder_ + "/train.safetensors", TwoRows()).ok());
+  }
+
+  absl::StatusOr<DataFolder> OpenWith(const std::string& manifest) {
+    EXPECT_TRUE(WriteFileAtomically(folder_ + "/manifest.json", std::string_view(manifest)).ok());
+    return DataFolder::Open(folder_);
+  }
+
+  static std::string Manifest(const std::string& splits, const std::string& labels = R"(["a", "b", "c"])") {
+    return absl::StrCat(R"({"format": "weft-data", "version": 1, "task": "sequence_classification", "labels": )",
+                        labels, R"(, "tokenizer_sha256": "", "max_length": 8, "splits": {)", splits, "}}");
+  }
+
+  const std::string folder_ = Path(::testing::UnitTest::GetInstance()->current_test_info()->name());
+};
+
+TEST_F(DataFolderTest, Open_ReadsManifestAndSplits) {
+  const auto folder =
+      OpenWith(Manifest(R"("train": {"file": "train.safetensors", "rows": 2, "tokens": 5, "sha256": ""})"));
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_EQ(folder->task(), "sequence_classification");
+  EXPECT_THAT(folder->labels(), ::testing::ElementsAre("a", "b", "c"));
+  ASSERT_NE(folder->split("train"), nullptr);
+  EXPECT_EQ(folder->rows("train"), 2);
+  EXPECT_EQ(folder->split("test"), nullptr);
+  EXPECT_EQ(folder->rows("test"), 0);
+}
+
+TEST_F(DataFolderTest, Open_RefusesMissingManifestAndMissingFile) {
+  ExpectRefused(DataFolder::Open(folder_).status(), absl::StatusCode::kNotFound, "weft prepare");
+  ExpectRefused(OpenWith(Manifest(R"("train": {"file": "gone.safetensors", "rows": 2})")).status(),
+                absl::StatusCode::kNotFound, "gone.safetensors: missing");
+}
+
+TEST_F(DataFolderTest, Open_RefusesMalformedManifest) {
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  ExpectRefused(OpenWith("{").status(), kInvalid, "not a JSON object");
+  ExpectRefused(OpenWith(R"({"format": "other", "version": 1})").status(), kInvalid, "weft-data");
+  ExpectRefused(OpenWith(R"({"format": "weft-data", "version": 2})").status(), kInvalid, "\"version\": 1");
+  ExpectRefused(OpenWith(R"({"format": "weft-data", "version": 1})").status(), kInvalid, "\"task\" must be a name");
+  ExpectRefused(OpenWith(Manifest("", "[]")).status(), kInvalid, "names no label");
+  ExpectRefused(OpenWith(Manifest("", "[1]")).status(), kInvalid, "\"labels\" must be a list of names");
+  ExpectRefused(OpenWith(Manifest(R"("train": 3)")).status(), kInvalid, "split \"train\" must be an object");
+  ExpectRefused(OpenWith(Manifest(R"("train": {"file": "train.safetensors", "rows": -2})")).status(), kInvalid,
+                "\"rows\" must be a count");
+  ExpectRefused(OpenWith(Manifest(R"("train": {"file": "../train.safetensors", "rows": 2})")).status(), kInvalid,
+                "inside the folder");
+}
+
+TEST_F(DataFolderTest, Open_RefusesRowCountsThatDisagreeAndEmptySplit) {
+  ExpectRefused(OpenWith(Manifest(R"("train": {"file": "train.safetensors", "rows": 3})")).status(),
+                absl::StatusCode::kInvalidArgument, "has 3 rows here but 2 in train.safetensors");
+  ASSERT_TRUE(WriteTestSplit(folder_ + "/train.safetensors", TestSplit()).ok());
+  ExpectRefused(OpenWith(Manifest(R"("train": {"file": "train.safetensors", "rows": 0})")).status(),
+                absl::StatusCode::kInvalidArgument, "empty shard");
+}
+
+}  // namespace
+}  // namespace weft

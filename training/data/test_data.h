@@ -1,0 +1,45 @@
+#ifndef WEFT_TRAINING_DATA_TEST_DATA_H_
+#define WEFT_TRAINING_DATA_TEST_DATA_H_
+
+// Small prepared data for tests.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "adapters/safetensors.h"
+
+namespace weft {
+
+// The three tensors of a split, as they lie in the file.
+struct TestSplit {
+  std::vector<int32_t> input_ids;
+  std::vector<int64_t> row_offsets = {0};
+  std::vector<int32_t> labels;
+
+  TestSplit& Add(const std::vector<int32_t>& tokens, int32_t label) {
+    input_ids.insert(input_ids.end(), tokens.begin(), tokens.end());
+    row_offsets.push_back(static_cast<int64_t>(input_ids.size()));
+    labels.push_back(label);
+    return *this;
+  }
+};
+
+template <typename T>
+SafetensorToWrite TestTensor(const std::string& name, const std::string& dtype, std::vector<int64_t> shape,
+                             const std::vector<T>& values) {
+  return {.name = name, .dtype = dtype, .shape = std::move(shape), .data = std::as_bytes(std::span<const T>(values))};
+}
+
+inline absl::Status WriteTestSplit(const std::string& path, const TestSplit& split) {
+  return WriteSafetensors(
+      path, {TestTensor("input_ids", "I32", {static_cast<int64_t>(split.input_ids.size())}, split.input_ids),
+             TestTensor("row_offsets", "I64", {static_cast<int64_t>(split.row_offsets.size())}, split.row_offsets),
+             TestTensor("labels", "I32", {static_cast<int64_t>(split.labels.size())}, split.labels)});
+}
+
+}  // namespace weft
+
+#endif  // WEFT_TRAINING_DATA_TEST_DATA_H_

@@ -1,0 +1,33 @@
+#include "training/forms/form.h"
+
+#include <ATen/ops/linear.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "training/forms/lora/lora.h"
+
+namespace weft {
+namespace {
+
+struct NamedForm {
+  const char* name;
+  absl::StatusOr<std::unique_ptr<TorchForm>> (*create)(const google::protobuf::Struct& config);
+};
+
+constexpr NamedForm kForms[] = {{"lora", CreateTorchLora}};
+
+}  // namespace
+
+at::Tensor FrozenLinear::Forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+
+absl::StatusOr<std::unique_ptr<TorchForm>> CreateTorchForm(const proto::AdapterConfig& config) {
+  std::string known;
+  for (const NamedForm& form : kForms) {
+    if (config.form() == form.name) return form.create(config.config());
+    absl::StrAppend(&known, known.empty() ? "" : ", ", form.name);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("adapter.form: the trainer has no form \"", config.form(), "\"; known: ", known));
+}
+
+}  // namespace weft

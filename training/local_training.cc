@@ -1,0 +1,144 @@
+#include "training/local_training.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+#include "training/adapter_tensors.h"
+#include "training/data/schedule.h"
+#include "training/optimizer.h"
+
+namespace weft {
+namespace {
+
+// Rows of one forward pass without gradients: enough to fill the machine, few enough for little memory.
+constexpr int64_t kEvaluationBatch = 64;
+
+// Sums the loss over rows, all of them and those of the last tenth of the steps.
+class LossMeter {
+ public:
+  explicit LossMeter(int64_t steps) : final_from_(steps - std::max<int64_t>(1, steps / 10)) {}
+
+  void Add(int64_t step, double mean_loss, int64_t rows) {
+    sum_ += mean_loss * rows;
+    rows_ += rows;
+    if (step < final_from_) return;
+    final_sum_ += mean_loss * rows;
+    final_rows_ += rows;
+  }
+  double mean() const { return sum_ / rows_; }
+  double final_mean() const { return final_sum_ / final_rows_; }
+
+ private:
+  const int64_t final_from_;
+  double sum_ = 0, final_sum_ = 0;
+  int64_t rows_ = 0, final_rows_ = 0;
+};
+
+// One step's forward and backward pass; returns the mean loss of its rows. Gradients are added to.
+double Backpropagate(const TextClassifier& classifier, const PackedBatch& batch, DropoutSource& dropout) {
+  const at::Tensor loss = at::cross_entropy_loss(classifier.Logits(batch, dropout), batch.labels);
+  loss.backward();
+  return loss.item<double>();
+}
+
+absl::Status Diverged(int64_t step, const proto::TrainingConfig& training) {
+  return absl::OutOfRangeError(absl::StrCat("the loss is not a finite number at step ", step + 1,
+                                            "; lower training.learning_rate (", training.learning_rate(),
+                                            ") or set training.clip_grad_norm (", training.clip_grad_norm(), ")"));
+}
+
+std::string Named(const CohortMember& member, const absl::Status& status) {
+  return absl::StrCat("client ", member.client_id, ": ", status.message());
+}
+
+}  // namespace
+
+absl::StatusOr<TrainResult> TrainMember(const BaseModel& base, const PreparedJob& job, const proto::Plan& plan,
+                                        const CohortMember& member, const ProgressFunction& progress) {
+  const absl::Time start = absl::Now();
+  const proto::TrainingConfig& training = plan.training();
+  const std::set<std::string> roles(plan.roles_trained().begin(), plan.roles_trained().end());
+  AdapterTensors adapter(*member.start, roles, base.device());
+  WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
+                        TextClassifier::Create(base, *job.form, adapter.tensors(), job.num_labels));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Optimizer> optimizer, CreateOptimizer(training));
+  DropoutSource dropout = at::detail::createCPUGenerator(MixSeed(member.seed, StreamId("dropout")));
+  BatchSchedule schedule(member.shard->rows(), training.batch_size(), member.seed);
+  const int64_t steps = StepsFor(training, member.shard->rows());
+  LossMeter meter(steps);
+  int64_t tokens = 0;
+  for (int64_t step = 0; step < steps; ++step) {
+    const absl::StatusOr<PackedBatch> batch = PackRows(*member.shard, schedule.Next(), training.max_length(),
+                                                       job.num_labels, base.encoder().config(), base.device());
+    if (!batch.ok()) return absl::Status(batch.status().code(), Named(member, batch.status()));
+    adapter.gradients().zero_();
+    const double loss = Backpropagate(classifier, *batch, dropout);
+    if (!std::isfinite(loss)) return Diverged(step, training);
+    ClipGradient(training.clip_grad_norm(), adapter.gradients());
+    optimizer->Step(adapter.values(), adapter.gradients());
+    meter.Add(step, loss, batch->rows());
+    tokens += batch->tokens();
+    if (!progress(step + 1, steps))
+      return absl::CancelledError(absl::StrCat("cancelled after ", step + 1, " of ", steps, " steps"));
+  }
+  TrainResult result{.adapter = adapter.ToAdapter(), .metrics = {}};
+  if (!CheckFinite(result.adapter).ok()) return Diverged(steps - 1, training);
+  result.metrics.set_steps(steps);
+  result.metrics.set_tokens(tokens);
+  result.metrics.set_loss(meter.mean());
+  result.metrics.set_final_loss(meter.final_mean());
+  result.metrics.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+  return result;
+}
+
+int64_t RowsToEvaluate(const proto::EvaluationPlan& plan, int64_t rows_in_split) {
+  return plan.rows() == 0 ? rows_in_split : std::min(plan.rows(), rows_in_split);
+}
+
+absl::StatusOr<proto::Evaluation> EvaluateMember(const BaseModel& base, const PreparedJob& job,
+                                                 const proto::EvaluationPlan& plan, const CohortMember& member,
+                                                 const ProgressFunction& progress) {
+  const c10::InferenceMode no_gradients;
+  const AdapterTensors adapter(*member.start, /*roles_trained=*/{}, base.device());
+  WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
+                        TextClassifier::Create(base, *job.form, adapter.tensors(), job.num_labels));
+  DropoutSource no_dropout;
+  const int64_t total = RowsToEvaluate(plan, member.shard->rows());
+  proto::Evaluation result;
+  result.set_job_id(plan.job_id());
+  result.set_round(plan.round());
+  result.set_client_id(member.client_id);
+  for (int64_t done = 0; done < total;) {
+    std::vector<int64_t> rows;
+    for (; done < total && static_cast<int64_t>(rows.size()) < kEvaluationBatch; ++done) {
+      rows.push_back(EvenlySpacedRow(done, total, member.shard->rows()));
+    }
+    const absl::StatusOr<PackedBatch> batch =
+        PackRows(*member.shard, rows, plan.max_length(), job.num_labels, base.encoder().config(), base.device());
+    if (!batch.ok()) return absl::Status(batch.status().code(), Named(member, batch.status()));
+    const at::Tensor logits = classifier.Logits(*batch, no_dropout);
+    const at::Tensor losses = at::cross_entropy_loss(logits, batch->labels, /*weight=*/{}, at::Reduction::None);
+    result.set_examples(result.examples() + rows.size());
+    result.set_correct(result.correct() + logits.argmax(-1).eq(batch->labels).sum().item<int64_t>());
+    result.set_loss_sum(result.loss_sum() + losses.sum(at::kDouble).item<double>());
+    if (!progress(done, total))
+      return absl::CancelledError(absl::StrCat("cancelled after ", done, " of ", total, " rows"));
+  }
+  return result;
+}
+
+}  // namespace weft

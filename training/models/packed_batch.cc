@@ -1,0 +1,65 @@
+#include "training/models/packed_batch.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace weft {
+namespace {
+
+absl::Status CheckRow(const DataShard& shard, int64_t row, int64_t num_labels, int64_t vocabulary) {
+  if (row < 0 || row >= shard.rows()) {
+    return absl::InvalidArgumentError(absl::StrCat("row ", row, " asked for, the shard has ", shard.rows()));
+  }
+  if (shard.label(row) < 0 || shard.label(row) >= num_labels) {
+    return absl::InvalidArgumentError(absl::StrCat("row ", row, " has label ", shard.label(row), ", the job has ",
+                                                   num_labels, " labels; prepare the data with the job's labels"));
+  }
+  for (const int32_t token : shard.row(row)) {
+    if (token < 0 || token >= vocabulary) {
+      return absl::InvalidArgumentError(absl::StrCat("row ", row, " holds token ", token,
+                                                     ", the base's vocabulary has ", vocabulary,
+                                                     "; prepare the data with the base's tokenizer"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<PackedBatch> PackRows(const DataShard& shard, std::span<const int64_t> rows, int64_t max_length,
+                                     int64_t num_labels, const EncoderConfig& config, at::Device device) {
+  const at::TensorOptions options(at::kLong);
+  const auto count = static_cast<int64_t>(rows.size());
+  const at::Tensor offsets = at::empty({count + 1}, options), labels = at::empty({count}, options);
+  auto* offset = offsets.mutable_data_ptr<int64_t>();
+  auto* label = labels.mutable_data_ptr<int64_t>();
+  offset[0] = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (absl::Status status = CheckRow(shard, rows[i], num_labels, config.vocabulary); !status.ok()) return status;
+    label[i] = shard.label(rows[i]);
+    offset[i + 1] = offset[i] + std::min<int64_t>(shard.row(rows[i]).size(), max_length);
+  }
+  const at::Tensor ids = at::empty({offset[count]}, options), positions = at::empty({offset[count]}, options);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::span<const int32_t> row = shard.row(rows[i]);
+    const int64_t length = offset[i + 1] - offset[i];
+    int64_t* id = ids.mutable_data_ptr<int64_t>() + offset[i];
+    int64_t* position = positions.mutable_data_ptr<int64_t>() + offset[i];
+    for (int64_t j = 0; j < length; ++j) {
+      id[j] = row[j];
+      position[j] = j;
+    }
+    id[length - 1] = row.back();
+  }
+  return PackedBatch{.ids = ids.to(device),
+                     .positions = positions.to(device),
+                     .first = offsets.slice(0, 0, count).to(device),
+                     .offsets = offsets,
+                     .labels = labels.to(device)};
+}
+
+}  // namespace weft

@@ -1,0 +1,32 @@
+#ifndef WEFT_TRAINING_OPTIMIZER_H_
+#define WEFT_TRAINING_OPTIMIZER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "proto/job.pb.h"
+
+namespace weft {
+
+// Steps over one flat tensor of values with its flat gradient. Weight decay is decoupled in both rules: values shrink
+// by learning_rate * weight_decay before the step (Loshchilov and Hutter, arXiv 1711.05101). Holds its own moments; not
+// thread-safe.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // values, gradient: [n] fp32 on one device. Changes values in place.
+  virtual void Step(at::Tensor& values, const at::Tensor& gradient) = 0;
+};
+
+// "adamw": as torch.optim.AdamW with betas 0.9 and 0.999, epsilon 1e-8. "sgd": momentum as torch.optim.SGD (no
+// dampening). INVALID_ARGUMENT: another optimizer.
+absl::StatusOr<std::unique_ptr<Optimizer>> CreateOptimizer(const proto::TrainingConfig& config);
+
+// Scales `gradient` so that its L2 norm is at most max_norm, as torch.nn.utils.clip_grad_norm_; 0 leaves it as it is.
+void ClipGradient(double max_norm, at::Tensor& gradient);
+
+}  // namespace weft
+
+#endif  // WEFT_TRAINING_OPTIMIZER_H_

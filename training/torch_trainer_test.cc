@@ -1,0 +1,387 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base.h"
+#include "adapters/forms/form.h"
+#include "common/file.h"
+#include "training/data/test_data.h"
+#include "training/models/test_base.h"
+#include "training/trainer.h"
+
+namespace weft {
+namespace {
+
+using ::testing::HasSubstr;
+
+bool Go(int64_t, int64_t) { return true; }
+
+void ExpectRefused(const absl::Status& status, absl::StatusCode code, const std::string& part) {
+  EXPECT_EQ(status.code(), code) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+}
+
+// Rows whose label is told by their middle tokens.
+TestSplit Rows(int count, int offset = 0) {
+  TestSplit split;
+  for (int i = offset; i < offset + count; ++i) {
+    const int32_t label = i % 3;
+    std::vector<int32_t> row = {1};
+    for (int j = 0; j < 2 + i % 5; ++j) row.push_back(10 + 10 * label + (i * 7 + j) % 10);
+    row.push_back(2);
+    split.Add(row, label);
+  }
+  return split;
+}
+
+class TorchTrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(TestBase().Write(folder_ + "/base").ok());
+    auto trainer = CreateTorchTrainer({.base = folder_ + "/base", .device = "cpu", .threads = 1});
+    ASSERT_TRUE(trainer.ok()) << trainer.status();
+    trainer_ = *std::move(trainer);
+    const auto layout = trainer_->PrepareJob(Job());
+    ASSERT_TRUE(layout.ok()) << layout.status();
+    layout_ = *layout;
+    shard_ = Shard(Rows(20));
+  }
+
+  static proto::JobOffer Job(bool head = true) {
+    proto::JobOffer job;
+    job.set_job_id("j");
+    job.mutable_adapter()->set_form("lora");
+    auto& fields = *job.mutable_adapter()->mutable_config()->mutable_fields();
+    fields["rank"].set_number_value(2);
+    for (const char* module : {"query", "value"}) {
+      fields["target_modules"].mutable_list_value()->add_values()->set_string_value(module);
+    }
+    job.mutable_adapter()->set_head(head);
+    job.mutable_task()->set_type("sequence_classification");
+    for (const char* label : {"a", "b", "c"}) job.mutable_task()->add_labels(label);
+    return job;
+  }
+
+  static proto::Plan Plan(int64_t steps) {
+    proto::Plan plan;
+    plan.set_job_id("j");
+    for (const char* role : {"lora_a", "lora_b", "head"}) plan.add_roles_trained(role);
+    proto::TrainingConfig& training = *plan.mutable_training();
+    training.set_steps(steps);
+    training.set_batch_size(6);
+    training.set_learning_rate(1e-2);
+    training.set_max_length(8);
+    return plan;
+  }
+
+  static proto::EvaluationPlan EvaluationPlan(int64_t rows = 0) {
+    proto::EvaluationPlan plan;
+    plan.set_job_id("j");
+    plan.set_round(3);
+    plan.set_rows(rows);
+    plan.set_max_length(8);
+    return plan;
+  }
+
+  std::unique_ptr<DataShard> Shard(const TestSplit& split) {
+    const std::string path = absl::StrCat(folder_, "/split", shards_++);
+    EXPECT_TRUE(WriteTestSplit(path, split).ok());
+    auto shard = DataShard::Open(path, 3);
+    EXPECT_TRUE(shard.ok()) << shard.status();
+    return *std::move(shard);
+  }
+
+  Adapter Start(uint64_t seed = 1) const {
+    const auto description = DescribeBase(*ReadFile(folder_ + "/base/config.json"));
+    return *MakeInitialAdapter(Job().adapter(), *description, layout_, seed);
+  }
+
+  absl::StatusOr<TrainResult> TrainOne(const proto::Plan& plan, const Adapter& start, const DataShard& shard,
+                                       uint64_t seed = 7) {
+    const CohortMember member = {.client_id = "c", .start = &start, .shard = &shard, .seed = seed};
+    auto results = trainer_->Train(plan, {&member, 1}, Go);
+    if (!results.ok()) return results.status();
+    return std::move(results->at(0));
+  }
+
+  absl::Status TrainStatus(const proto::Plan& plan) { return TrainOne(plan, DefaultStart(), *shard_).status(); }
+
+  proto::Evaluation EvaluateOne(const Adapter& adapter, const DataShard& shard, int64_t rows = 0) {
+    const CohortMember member = {.client_id = "c", .start = &adapter, .shard = &shard, .seed = 0};
+    const auto results = trainer_->Evaluate(EvaluationPlan(rows), {&member, 1}, Go);
+    EXPECT_TRUE(results.ok()) << results.status();
+    return results->at(0);
+  }
+
+  const Adapter& DefaultStart() {
+    if (start_ == nullptr) start_ = std::make_unique<Adapter>(Start());
+    return *start_;
+  }
+
+  const std::string folder_ =
+      absl::StrCat(::testing::TempDir(), "/", ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  int shards_ = 0;
+  std::unique_ptr<Trainer> trainer_;
+  std::shared_ptr<const Layout> layout_;
+  std::unique_ptr<DataShard> shard_;
+  std::unique_ptr<Adapter> start_;
+};
+
+bool SameBits(const Adapter& a, const Adapter& b) {
+  return std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0;
+}
+
+TEST_F(TorchTrainerTest, Train_LearnsAndReports) {
+  const Adapter start = Start();
+  const auto result = TrainOne(Plan(60), start, *shard_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->metrics.steps(), 60);
+  EXPECT_GT(result->metrics.tokens(), 0);
+  EXPECT_GT(result->metrics.seconds(), 0);
+  EXPECT_LT(result->metrics.final_loss(), 0.5 * result->metrics.loss());
+  const auto held_out = Shard(Rows(30, 100));
+  EXPECT_LT(EvaluateOne(start, *held_out).correct(), 20u);
+  const proto::Evaluation after = EvaluateOne(result->adapter, *held_out);
+  EXPECT_EQ(after.job_id(), "j");
+  EXPECT_EQ(after.round(), 3);
+  EXPECT_EQ(after.client_id(), "c");
+  EXPECT_EQ(after.examples(), 30u);
+  EXPECT_GT(after.correct(), 25u);
+}
+
+TEST_F(TorchTrainerTest, Train_SameSeedSameBits) {
+  const Adapter start = Start();
+  const auto first = TrainOne(Plan(8), start, *shard_), again = TrainOne(Plan(8), start, *shard_);
+  ASSERT_TRUE(first.ok() && again.ok());
+  EXPECT_TRUE(SameBits(first->adapter, again->adapter));
+  EXPECT_FALSE(SameBits(first->adapter, start));
+  const auto other = TrainOne(Plan(8), start, *shard_, /*seed=*/8);
+  EXPECT_FALSE(SameBits(first->adapter, other->adapter));
+}
+
+TEST_F(TorchTrainerTest, Train_CohortEqualsRunsOfOne) {
+  const std::vector<TestSplit> splits = {Rows(20), Rows(7, 50), Rows(1, 90)};
+  std::vector<std::unique_ptr<DataShard>> shards;
+  std::vector<Adapter> starts;
+  std::vector<CohortMember> cohort;
+  for (size_t i = 0; i < splits.size(); ++i) {
+    shards.push_back(Shard(splits[i]));
+    starts.push_back(Start(i));
+  }
+  for (size_t i = 0; i < splits.size(); ++i) {
+    cohort.push_back({.client_id = absl::StrCat(i), .start = &starts[i], .shard = shards[i].get(), .seed = i});
+  }
+  proto::Plan plan = Plan(0);
+  plan.mutable_training()->set_epochs(2);
+  int64_t calls = 0, last_total = 0;
+  const auto together = trainer_->Train(plan, cohort, [&](int64_t done, int64_t total) {
+    EXPECT_EQ(done, ++calls);
+    last_total = total;
+    return true;
+  });
+  ASSERT_TRUE(together.ok()) << together.status();
+  EXPECT_EQ(calls, 2 * (4 + 2 + 1));
+  EXPECT_EQ(last_total, calls);
+  for (size_t i = 0; i < cohort.size(); ++i) {
+    const auto alone = trainer_->Train(plan, {&cohort[i], 1}, Go);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_TRUE(SameBits(together->at(i).adapter, alone->at(0).adapter)) << i;
+    EXPECT_EQ(together->at(i).metrics.steps(), alone->at(0).metrics.steps());
+    EXPECT_EQ(together->at(i).metrics.loss(), alone->at(0).metrics.loss());
+  }
+  EXPECT_FALSE(SameBits(together->at(0).adapter, together->at(1).adapter));
+}
+
+TEST_F(TorchTrainerTest, Train_OnlyTrainedRolesChange) {
+  const Adapter start = Start();
+  proto::Plan plan = Plan(4);
+  plan.clear_roles_trained();
+  plan.add_roles_trained("lora_b");
+  const auto result = TrainOne(plan, start, *shard_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (const TensorSpec& spec : layout_->tensors()) {
+    const auto before = start.tensor(spec), after = result->adapter.tensor(spec);
+    EXPECT_EQ(std::equal(before.begin(), before.end(), after.begin()), spec.role != "lora_b") << spec.name;
+  }
+}
+
+// The first step of plain descent is the gradient: it must be the slope of the loss that Evaluate reports.
+TEST_F(TorchTrainerTest, Train_StepFollowsTheSlopeOfTheLoss) {
+  const auto row = Shard(Rows(1));
+  Adapter start = Start();
+  for (const TensorSpec& spec : layout_->tensors()) {
+    if (spec.role == "lora_b") start.tensor(spec)[0] = 0.1f;
+  }
+  proto::Plan plan = Plan(1);
+  plan.mutable_training()->set_optimizer("sgd");
+  plan.mutable_training()->set_learning_rate(1);
+  plan.mutable_training()->set_weight_decay(0);
+  plan.mutable_training()->set_clip_grad_norm(0);
+  const auto result = TrainOne(plan, start, *row);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (const TensorSpec& spec : layout_->tensors()) {
+    Adapter up = start.Clone(), down = start.Clone();
+    const float nudge = 1e-2f;
+    up.tensor(spec)[0] += nudge;
+    down.tensor(spec)[0] -= nudge;
+    const double slope = (EvaluateOne(up, *row).loss_sum() - EvaluateOne(down, *row).loss_sum()) / (2 * nudge);
+    const double gradient = start.tensor(spec)[0] - result->adapter.tensor(spec)[0];
+    EXPECT_NEAR(gradient, slope, 1e-4 + 0.02 * std::abs(slope)) << spec.name;
+  }
+}
+
+TEST_F(TorchTrainerTest, Train_ClipBoundsTheStep) {
+  proto::Plan plan = Plan(1);
+  plan.mutable_training()->set_optimizer("sgd");
+  plan.mutable_training()->set_learning_rate(1);
+  plan.mutable_training()->set_weight_decay(0);
+  plan.mutable_training()->set_clip_grad_norm(1e-2);
+  const Adapter start = Start();
+  const auto result = TrainOne(plan, start, *shard_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  double squares = 0;
+  for (size_t i = 0; i < start.values().size(); ++i)
+    squares += std::pow(result->adapter.values()[i] - start.values()[i], 2);
+  EXPECT_NEAR(std::sqrt(squares), 1e-2, 1e-5);
+}
+
+TEST_F(TorchTrainerTest, Train_CancelStopsAtOnce) {
+  const Adapter start = Start();
+  const CohortMember member = {.client_id = "c", .start = &start, .shard = shard_.get(), .seed = 1};
+  int calls = 0;
+  const auto result = trainer_->Train(Plan(50), {&member, 1}, [&](int64_t, int64_t) { return ++calls < 3; });
+  ExpectRefused(result.status(), absl::StatusCode::kCancelled, "after 3 of 50 steps");
+  EXPECT_EQ(calls, 3);
+}
+
+TEST_F(TorchTrainerTest, Train_DivergenceNamesTheStep) {
+  Adapter start = Start();
+  start.tensor(*layout_->Find("classifier.bias"))[0] = std::nanf("");
+  ExpectRefused(TrainOne(Plan(3), start, *shard_).status(), absl::StatusCode::kOutOfRange,
+                "not a finite number at step 1;");
+}
+
+TEST_F(TorchTrainerTest, Train_RefusesBadPlans) {
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  proto::Plan plan = Plan(1);
+  plan.set_job_id("other");
+  ExpectRefused(TrainStatus(plan), absl::StatusCode::kFailedPrecondition, "job other was not prepared");
+  plan = Plan(1);
+  plan.add_roles_trained("prompt");
+  ExpectRefused(TrainStatus(plan), kInvalid, "names \"prompt\"; the layout's roles are head, lora_a, lora_b");
+  plan.clear_roles_trained();
+  ExpectRefused(TrainStatus(plan), kInvalid, "roles_trained is empty");
+  plan = Plan(1);
+  plan.mutable_training()->set_max_length(17);
+  ExpectRefused(TrainStatus(plan), kInvalid, "max_length is 17, the base takes rows of 2 to 16 tokens");
+  plan = Plan(1);
+  plan.mutable_training()->set_batch_size(0);
+  ExpectRefused(TrainStatus(plan), kInvalid, "batch_size");
+  plan = Plan(1);
+  plan.mutable_training()->set_optimizer("lion");
+  ExpectRefused(TrainStatus(plan), kInvalid, "optimizer");
+}
+
+TEST_F(TorchTrainerTest, Train_RefusesRowsThatDoNotFitNamingThem) {
+  const Adapter start = Start();
+  ExpectRefused(TrainOne(Plan(1), start, *Shard(TestSplit().Add({1, 77, 2}, 0))).status(),
+                absl::StatusCode::kInvalidArgument, "client c: row 0 holds token 77");
+  ExpectRefused(TrainOne(Plan(1), start, *Shard(TestSplit())).status(), absl::StatusCode::kInvalidArgument,
+                "client c: empty shard");
+  const std::string path = folder_ + "/labels";
+  ASSERT_TRUE(WriteTestSplit(path, TestSplit().Add({1, 2}, 5)).ok());
+  ExpectRefused(TrainOne(Plan(1), start, **DataShard::Open(path, 6)).status(), absl::StatusCode::kInvalidArgument,
+                "row 0 has label 5, the job has 3 labels");
+}
+
+TEST_F(TorchTrainerTest, Train_RefusesAnAdapterOfAnotherLayout) {
+  const Adapter other(*Layout::Create({{.name = "x", .role = "head", .shape = {3}}}));
+  ExpectRefused(TrainOne(Plan(1), other, *shard_).status(), absl::StatusCode::kInvalidArgument,
+                "the job's layout is " + layout_->hash());
+}
+
+TEST_F(TorchTrainerTest, Evaluate_CountsEvenlySpacedRowsExactly) {
+  const Adapter start = Start();
+  const proto::Evaluation all = EvaluateOne(start, *shard_);
+  EXPECT_EQ(all.examples(), 20u);
+  TestSplit chosen;
+  const TestSplit rows = Rows(20);
+  uint64_t correct = 0;
+  for (const int64_t row : {0, 6, 13}) {
+    chosen.Add({rows.input_ids.begin() + rows.row_offsets[row], rows.input_ids.begin() + rows.row_offsets[row + 1]},
+               rows.labels[row]);
+  }
+  const proto::Evaluation spaced = EvaluateOne(start, *shard_, 3), expected = EvaluateOne(start, *Shard(chosen));
+  EXPECT_EQ(spaced.examples(), 3u);
+  EXPECT_EQ(spaced.correct(), expected.correct());
+  EXPECT_EQ(spaced.loss_sum(), expected.loss_sum());
+  for (int64_t row = 0; row < 20; ++row) {
+    TestSplit one;
+    one.Add({rows.input_ids.begin() + rows.row_offsets[row], rows.input_ids.begin() + rows.row_offsets[row + 1]},
+            rows.labels[row]);
+    correct += EvaluateOne(start, *Shard(one)).correct();
+  }
+  EXPECT_EQ(all.correct(), correct);
+  EXPECT_EQ(EvaluateOne(start, *shard_, 1000).examples(), 20u);
+}
+
+TEST_F(TorchTrainerTest, Evaluate_CancelsAndRefuses) {
+  const Adapter start = Start();
+  const CohortMember member = {.client_id = "c", .start = &start, .shard = shard_.get(), .seed = 0};
+  ExpectRefused(trainer_->Evaluate(EvaluationPlan(), {&member, 1}, [](int64_t, int64_t) { return false; }).status(),
+                absl::StatusCode::kCancelled, "of 20 rows");
+  ExpectRefused(trainer_->Evaluate(EvaluationPlan(-1), {&member, 1}, Go).status(), absl::StatusCode::kInvalidArgument,
+                "rows is -1");
+  proto::EvaluationPlan plan = EvaluationPlan();
+  plan.set_max_length(1);
+  ExpectRefused(trainer_->Evaluate(plan, {&member, 1}, Go).status(), absl::StatusCode::kInvalidArgument,
+                "max_length is 1");
+  plan = EvaluationPlan();
+  plan.set_job_id("other");
+  ExpectRefused(trainer_->Evaluate(plan, {&member, 1}, Go).status(), absl::StatusCode::kFailedPrecondition,
+                "job other");
+}
+
+TEST_F(TorchTrainerTest, PrepareJob_HeadOfTheBaseIsNeededWhenTheAdapterHasNone) {
+  const auto layout = trainer_->PrepareJob(Job(/*head=*/false));
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  const Adapter start(*layout);
+  proto::Plan plan = Plan(1);
+  plan.mutable_roles_trained()->RemoveLast();
+  ExpectRefused(TrainOne(plan, start, *shard_).status(), absl::StatusCode::kInvalidArgument,
+                "no tensor classifier.weight");
+}
+
+TEST_F(TorchTrainerTest, PrepareJob_RefusesUnknownModulesAndForms) {
+  proto::JobOffer job = Job();
+  job.mutable_adapter()
+      ->mutable_config()
+      ->mutable_fields()
+      ->at("target_modules")
+      .mutable_list_value()
+      ->mutable_values(0)
+      ->set_string_value("qqq");
+  EXPECT_EQ(trainer_->PrepareJob(job).status().code(), absl::StatusCode::kInvalidArgument);
+  job = Job();
+  job.mutable_adapter()->set_form("magic");
+  EXPECT_EQ(trainer_->PrepareJob(job).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(TorchTrainerTest, Create_TellsBaseAndDevice) {
+  EXPECT_EQ(trainer_->base_hash(), *HashBase(folder_ + "/base"));
+  EXPECT_EQ(trainer_->device(), "cpu (1 thread)");
+  EXPECT_EQ(CreateTorchTrainer({.base = folder_ + "/nowhere", .device = "cpu"}).status().code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(CreateTorchTrainer({.base = folder_ + "/base", .device = "tpu"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CreateTorchTrainer({.base = folder_ + "/base", .device = "cpu", .threads = -1}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace weft
