@@ -13,21 +13,23 @@
 
 namespace weft {
 
-// The protocol as the daemon sees it, without transport. GrpcLink dials a coordinator; an in-process one serves the simulation. One link is one
-// connection: after Receive has failed, make a new one. Thread rule: Receive from one thread; the rest from any.
+// The protocol as the daemon sees it, without transport. GrpcLink dials a coordinator; an in-process one serves the
+// simulation. One link is one connection: after Receive has failed, make a new one. Thread rule: Receive from one
+// thread; the rest from any.
 class Link {
  public:
   virtual ~Link() = default;
 
-  // Says hello and waits for the welcome. UNAVAILABLE: no coordinator (try again); ALREADY_EXISTS: this id is in use; FAILED_PRECONDITION: protocol
-  // versions differ.
+  // Says hello and waits for the welcome. UNAVAILABLE: no coordinator (try again); ALREADY_EXISTS: this id is in use;
+  // FAILED_PRECONDITION: protocol versions differ.
   virtual absl::StatusOr<proto::Welcome> Connect(const proto::Hello& hello) = 0;
   // Next message from the coordinator; blocks. UNAVAILABLE: connection lost; CANCELLED: Close was called.
   virtual absl::StatusOr<proto::ServerMessage> Receive() = 0;
   virtual absl::Status Send(const proto::ClientMessage& message) = 0;
   // Bytes moved so far and in all; returns false to cancel.
   using BytesFunction = std::function<bool(uint64_t done, uint64_t total)>;
-  virtual absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout, const BytesFunction& progress) = 0;
+  virtual absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout,
+                                           const BytesFunction& progress) = 0;
   // OK once the coordinator has accepted the update. ABORTED: no longer wanted.
   virtual absl::Status Upload(const proto::Update& update, const Adapter& adapter, const BytesFunction& progress) = 0;
   // Ends the connection; makes a blocked Receive return. Idempotent.

@@ -1,0 +1,59 @@
+#ifndef WEFT_CLIENT_TESTING_FAKE_TRAINER_H_
+#define WEFT_CLIENT_TESTING_FAKE_TRAINER_H_
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "adapters/base.h"
+#include "training/trainer.h"
+
+namespace weft {
+
+// A trainer without torch, for tests: every step adds small positive numbers drawn from the member's seed and id to
+// every value, and accuracy grows with the mean value of the adapter. So results depend on the adapter downloaded, the
+// plan's seed and the client, on nothing else.
+class FakeTrainer : public Trainer {
+ public:
+  struct Options {
+    std::string base;  // folder with config.json and some *.safetensors
+    // The trainer stands still, but cancellable, before a step while this returns true.
+    std::function<bool(const std::string& client_id, int64_t round)> hold;
+    // Training ends with this status.
+    absl::Status train_status;
+    // Trained adapters hold a NaN.
+    bool nan = false;
+  };
+
+  static absl::StatusOr<std::unique_ptr<FakeTrainer>> Create(const Options& options);
+
+  absl::StatusOr<std::shared_ptr<const Layout>> PrepareJob(const proto::JobOffer& job) override;
+  absl::StatusOr<std::vector<TrainResult>> Train(const proto::Plan& plan, std::span<const CohortMember> cohort,
+                                                 const ProgressFunction& progress) override;
+  absl::StatusOr<std::vector<proto::Evaluation>> Evaluate(const proto::EvaluationPlan& plan,
+                                                          std::span<const CohortMember> cohort,
+                                                          const ProgressFunction& progress) override;
+  const std::string& base_hash() const override { return base_hash_; }
+  const std::string& device() const override { return device_; }
+  // Members trained to the end so far.
+  int trained() const { return trained_; }
+
+ private:
+  FakeTrainer(const Options& options, BaseDescription base, std::string base_hash);
+  absl::StatusOr<TrainResult> TrainOne(const proto::Plan& plan, const CohortMember& member,
+                                       const ProgressFunction& progress);
+
+  const Options options_;
+  const BaseDescription base_;
+  const std::string base_hash_;
+  const std::string device_ = "fake";
+  std::atomic<int> trained_ = 0;
+};
+
+}  // namespace weft
+
+#endif  // WEFT_CLIENT_TESTING_FAKE_TRAINER_H_

@@ -1,0 +1,113 @@
+"""Jobs over gRPC with all processes real but the trainer, undisturbed and with a coordinator that is killed."""
+
+import unittest
+
+from cluster import Cluster
+
+
+class JobTest(Cluster):
+    def undisturbed(self):
+        """The exported bits of the job that the other tests disturb."""
+        self.start_coordinator(state="undisturbed")
+        clients = self.start_clients("abc")
+        job = self.submit(rounds=4)
+        self.assertEqual(self.watch(job)["state"], "finished")
+        bits = self.export(job)
+        for process in [*clients, self.processes[0]]:
+            self.assertEqual(self.stop(process), 0)
+        return bits
+
+    def test_runs_to_the_end(self):
+        self.start_coordinator()
+        self.start_clients("abc")
+        job = self.submit(rounds=3)
+        status = self.watch(job)
+        self.assertEqual(status["state"], "finished")
+        self.assertEqual(status["round"], 3)
+        self.assertEqual([r["updates"] for r in status["rounds"]], [3, 3, 3])
+        self.assertEqual([r["examples"] for r in status["rounds"]], [24, 24, 24])
+        self.assertEqual([r["evaluated_examples"] for r in status["rounds"]], [24, 24, 24])
+        # Accuracy grows with the adapter's values: each round went on from the one before.
+        accuracies = [r["accuracy"] for r in status["rounds"]]
+        self.assertEqual(accuracies, sorted(accuracies))
+        self.assertLess(accuracies[0], accuracies[2])
+        self.assertEqual(status["best_round"], 3)
+        self.assertGreater(status["bytes_up"], 0)
+        self.assertEqual(self.export(job, "best"), self.export(job, "last"))
+        self.assertEqual(self.weft_json("list")["jobs"][0]["job_id"], job)
+
+    def test_next_job_runs_on_the_same_clients(self):
+        self.start_coordinator()
+        self.start_clients("ab")
+        first = self.submit(clients=2, rounds=1)
+        second = self.submit(clients=2, rounds=2)
+        self.assertEqual(self.watch(first)["state"], "finished")
+        self.assertEqual(self.watch(second)["round"], 2)
+
+    def test_coordinator_killed_between_rounds(self):
+        bits = self.undisturbed()
+        self.port = None
+        coordinator = self.start_coordinator()
+        self.start_clients("abc")
+        job = self.submit(rounds=4)
+        self.watch(job, until=lambda status: status["round"] >= 2)
+        coordinator.kill()
+        coordinator.wait()
+        self.start_coordinator()
+        self.assertEqual(self.watch(job)["state"], "finished")
+        self.assertEqual(self.export(job), bits)
+
+    def test_coordinator_killed_mid_round(self):
+        bits = self.undisturbed()
+        self.port = None
+        coordinator = self.start_coordinator()
+        self.hold("c", 2)
+        clients = self.start_clients("abc")
+        job = self.submit(rounds=4)
+        self.wait_until_held("c")
+        # Two updates are in and journaled, the third is being trained.
+        self.watch(job, until=lambda status: status["phase"] == "training" and status["phase_done"] == 2)
+        coordinator.kill()
+        coordinator.wait()
+        self.start_coordinator()
+        self.release("c")
+        status = self.watch(job)
+        self.assertEqual(status["state"], "finished")
+        self.assertEqual(self.export(job), bits)
+        for client in clients:
+            self.assertEqual(self.stop(client), 0)
+
+    def test_coordinator_stopped_by_a_signal_goes_on_later(self):
+        coordinator = self.start_coordinator()
+        self.hold("a", 2)
+        self.start_clients("ab")
+        job = self.submit(clients=2, rounds=3)
+        self.wait_until_held("a")
+        self.assertEqual(self.stop(coordinator), 0)
+        self.release("a")
+        self.start_coordinator()
+        self.assertEqual(self.watch(job)["state"], "finished")
+
+    def test_warm_start_goes_on_from_an_export(self):
+        self.start_coordinator()
+        self.start_clients("ab")
+        first = self.submit(clients=2, rounds=2)
+        accuracy = self.watch(first)["best_accuracy"]
+        self.export(first)
+        warm = self.submit(f"warm_start={self.root / f'export-{first}-last'}", clients=2, rounds=1)
+        self.assertGreater(self.watch(warm)["best_accuracy"], accuracy)
+
+    def test_stopped_job(self):
+        self.start_coordinator()
+        self.hold("a", 2)
+        self.start_clients("ab")
+        job = self.submit(clients=2, rounds=3)
+        self.wait_until_held("a")
+        self.assertEqual(self.weft_json("stop", job)["job"]["state"], "stopped")
+        self.watch(job, code=7)
+        self.weft("stop", job, code=5)
+        self.export(job)
+
+
+if __name__ == "__main__":
+    unittest.main()
