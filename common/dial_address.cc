@@ -40,8 +40,8 @@ std::string HostOf(const std::string& text) {
     return "";
   }
   const std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') return host.substr(1, host.size() - 2);
-  return host.find(':') == std::string::npos ? host : "";
+  if (host.empty() || host.front() != '[') return host.find(':') == std::string::npos ? host : "";
+  return host.size() > 2 && host.back() == ']' ? host.substr(1, host.size() - 2) : "";
 }
 
 }  // namespace
