@@ -20,8 +20,9 @@
 
 namespace weft::server {
 
-// Where the coordinator pushes messages for one connected client. Implemented by the gRPC service (and by the in-process link of the
-// simulation). Both calls return at once and may come from any thread, also while the coordinator holds its lock: they must not call back.
+// Where the coordinator pushes messages for one connected client. Implemented by the gRPC service (and by the
+// in-process link of the simulation). Both calls return at once and may come from any thread, also while the
+// coordinator holds its lock: they must not call back.
 class ClientChannel {
  public:
   virtual ~ClientChannel() = default;
@@ -42,9 +43,9 @@ struct ExportedAdapter {
   std::shared_ptr<const Adapter> adapter;
 };
 
-// Owns jobs, rounds, the journal and the aggregate: the only place where the clock, the journal, the round state machine, the aggregator and the
-// clients' channels meet. No gRPC and no HTTP here. Thread-safe. Runs one job at a time, in order of submission; a running job is
-// resumed by Open from the journal.
+// Owns jobs, rounds, the journal and the aggregate: the only place where the clock, the journal, the round state
+// machine, the aggregator and the clients' channels meet. No gRPC and no HTTP here. Thread-safe. Runs one job at a
+// time, in order of submission; a running job is resumed by Open from the journal.
 class Coordinator {
  public:
   struct Options {
@@ -55,25 +56,29 @@ class Coordinator {
     absl::Duration tick_interval = absl::Milliseconds(100);
   };
 
-  // Opens or makes the journal and resumes. DATA_LOSS: damaged journal; FAILED_PRECONDITION: another coordinator holds the state folder, or a
-  // journal of a newer version; RESOURCE_EXHAUSTED: disk full.
+  // Opens or makes the journal and resumes. DATA_LOSS: damaged journal; FAILED_PRECONDITION: another coordinator holds
+  // the state folder, or a journal of a newer version; RESOURCE_EXHAUSTED: disk full.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Open(const Options& options);
   virtual ~Coordinator() = default;
 
   // --- Federation: one call per thing a client does ---
-  // INVALID_ARGUMENT: bad id or hello; FAILED_PRECONDITION: protocol version; ALREADY_EXISTS: another live client (other instance) has this id. The same
-  // instance coming back replaces its old channel. Offers of the running job follow on the channel after the welcome returned here was sent:
-  // `send_welcome` is called with it first.
+  // INVALID_ARGUMENT: bad id or hello; FAILED_PRECONDITION: protocol version; ALREADY_EXISTS: another live client
+  // (other instance) has this id. The same instance coming back replaces its old channel. Offers of the running job
+  // follow on the channel after the welcome returned here was sent: `send_welcome` is called with it first.
   virtual absl::Status Join(const proto::Hello& hello, std::shared_ptr<ClientChannel> channel,
                             const std::function<void(const proto::Welcome&)>& send_welcome) = 0;
-  // job_reply, progress, evaluation, failure, goodbye. An error is the client's fault and ends its stream with this status; others are not affected.
-  virtual absl::Status OnMessage(const std::string& client_id, const std::string& instance, const proto::ClientMessage& message) = 0;
+  // job_reply, progress, evaluation, failure, goodbye. An error is the client's fault and ends its stream with this
+  // status; others are not affected.
+  virtual absl::Status OnMessage(const std::string& client_id, const std::string& instance,
+                                 const proto::ClientMessage& message) = 0;
   // The stream broke or ended. Ignored for an instance that is not the current one.
   virtual void Leave(const std::string& client_id, const std::string& instance) = 0;
-  // NOT_FOUND: unknown job; ABORTED: the round is not the one that plans start from; FAILED_PRECONDITION: client not connected.
+  // NOT_FOUND: unknown job; ABORTED: the round is not the one that plans start from; FAILED_PRECONDITION: client not
+  // connected.
   virtual absl::StatusOr<std::shared_ptr<const Adapter>> Download(const proto::DownloadRequest& request) = 0;
-  // Checks the facts (job, round, client, examples, layout hash, size) before tensors are read, and reserves upload memory (waits for it). FAILED_PRECONDITION: not
-  // selected; ABORTED: round over; ALREADY_EXISTS: this client's update is in; INVALID_ARGUMENT: zero examples, wrong layout or size.
+  // Checks the facts (job, round, client, examples, layout hash, size) before tensors are read, and reserves upload
+  // memory (waits for it). FAILED_PRECONDITION: not selected; ABORTED: round over; ALREADY_EXISTS: this client's update
+  // is in; INVALID_ARGUMENT: zero examples, wrong layout or size.
   virtual absl::StatusOr<UploadTicket> BeginUpload(const proto::UploadStart& start) = 0;
   // `bytes` of the ticket's tensors have arrived (progress keeps the client alive). ABORTED: no longer wanted.
   virtual absl::Status UploadProgress(uint64_t ticket_id, uint64_t bytes) = 0;
@@ -83,7 +88,8 @@ class Coordinator {
   virtual void AbandonUpload(uint64_t ticket_id, const absl::Status& why) = 0;
 
   // --- Admin ---
-  // Checks everything and queues the job. INVALID_ARGUMENT, FAILED_PRECONDITION with the reason. `warm_start` must have the job's layout.
+  // Checks everything and queues the job. INVALID_ARGUMENT, FAILED_PRECONDITION with the reason. `warm_start` must have
+  // the job's layout.
   virtual absl::StatusOr<std::string> Submit(proto::JobConfig config, std::optional<Adapter> warm_start) = 0;
   // The layout a job's adapter would have, for decoding a warm start. INVALID_ARGUMENT as Submit.
   virtual absl::StatusOr<std::shared_ptr<const Layout>> LayoutFor(const proto::JobConfig& config) = 0;
@@ -95,12 +101,14 @@ class Coordinator {
   virtual uint64_t WaitForChange(uint64_t seen, absl::Duration timeout) = 0;
   // Ends a job now; its last committed round stays exportable. NOT_FOUND; FAILED_PRECONDITION: already ended.
   virtual absl::StatusOr<proto::JobStatus> Stop(const std::string& job_id) = 0;
-  // `which`: "best", "last" or a round number. NOT_FOUND: job, or a round that is not kept (only initial, best and last are).
+  // `which`: "best", "last" or a round number. NOT_FOUND: job, or a round that is not kept (only initial, best and last
+  // are).
   virtual absl::StatusOr<ExportedAdapter> Export(const std::string& job_id, const std::string& which) = 0;
 
   // Applies time-driven rules now.
   virtual void Tick() = 0;
-  // Closes all channels with UNAVAILABLE "coordinator is shutting down", commits nothing more. Idempotent; the journal stays resumable.
+  // Closes all channels with UNAVAILABLE "coordinator is shutting down", commits nothing more. Idempotent; the journal
+  // stays resumable.
   virtual void Shutdown() = 0;
 };
 

@@ -69,10 +69,9 @@ JobActions JobMachine::OnGone(const std::string& client, absl::Time now) {
   return Translate(round_->OnGone(client, now), now);
 }
 
-JobActions JobMachine::OnProgress(const std::string& client, const std::string& activity, int64_t done,
-                                  absl::Time now) {
-  if (phase_ == Phase::kEnded || !round_.has_value()) return {};
-  return Translate(round_->OnProgress(client, activity, done, now), now);
+JobActions JobMachine::OnProgress(const std::string& client, const Sign& sign, absl::Time now) {
+  if (phase_ == Phase::kEnded || !round_.has_value() || sign.round != work_round()) return {};
+  return Translate(round_->OnProgress(client, sign.activity, sign.done, now), now);
 }
 
 JobActions JobMachine::OnFailure(const std::string& client, int64_t round, const std::string& reason, absl::Time now) {
@@ -167,6 +166,10 @@ void JobMachine::AddBytes(uint64_t up, uint64_t down) {
   }
   bytes_up_ += up;
   bytes_down_ += down;
+}
+
+int64_t JobMachine::planned_rows() const {
+  return evaluating_ == Evaluated::kFinal ? config_.evaluation().final_rows() : config_.evaluation().rows();
 }
 
 JobActions JobMachine::Advance(absl::Time now) {
@@ -290,9 +293,7 @@ JobActions JobMachine::Translate(const RoundActions& round_actions, absl::Time n
   for (const RoundAction& action : round_actions) {
     if (const auto* plan = std::get_if<SendPlan>(&action)) {
       if (evaluating) {
-        const proto::EvaluationConfig& config = config_.evaluation();
-        const int64_t rows = evaluating_ == Evaluated::kFinal ? config.final_rows() : config.rows();
-        actions.push_back(SendEvaluation{plan->client, round, rows});
+        actions.push_back(SendEvaluation{plan->client, round, planned_rows()});
       } else {
         actions.push_back(SendTraining{plan->client, round});
       }

@@ -31,6 +31,12 @@ class JobMachine {
     absl::Duration rejoin_grace = absl::Seconds(30);
     JobHistory history;
   };
+  // What shows that a client moves: it counts when it differs from the last one.
+  struct Sign {
+    int64_t round = 0;
+    std::string activity;
+    int64_t done = 0;
+  };
   enum class Phase { kWaiting, kTraining, kAggregating, kEvaluating, kEnded };
 
   explicit JobMachine(Options options);
@@ -44,7 +50,7 @@ class JobMachine {
   JobActions OnLost(const std::string& client, absl::Time now);
   JobActions OnGone(const std::string& client, absl::Time now);
   // Signs of life and answers. Those for another round than the one under way change nothing.
-  JobActions OnProgress(const std::string& client, const std::string& activity, int64_t done, absl::Time now);
+  JobActions OnProgress(const std::string& client, const Sign& sign, absl::Time now);
   JobActions OnFailure(const std::string& client, int64_t round, const std::string& reason, absl::Time now);
   JobActions OnEvaluation(const proto::Evaluation& evaluation, absl::Time now);
 
@@ -74,6 +80,9 @@ class JobMachine {
   void FillStatus(absl::Time now, proto::JobStatus* status) const;
   Phase phase() const { return phase_; }
   const JobHistory& history() const { return history_; }
+  const std::string& message() const { return message_; }
+  // Rows per client of the evaluation under way; 0: all.
+  int64_t planned_rows() const;
   // Last committed round; 0: none.
   int64_t last_round() const { return static_cast<int64_t>(history_.rounds.size()); }
 

@@ -226,6 +226,20 @@ TEST_F(JobMachineTest, Evaluation_StalledClientIsLeftOut) {
   EXPECT_EQ(Status().rounds(0).evaluated_examples(), 10u);
 }
 
+TEST_F(JobMachineTest, OnProgress_OfTheRoundUnderWayKeepsAClientAlive) {
+  StartNew(Config(2));
+  Ready("a");
+  Ready("b");
+  Update("a", 1);
+  for (int64_t step = 1; step < 5; ++step) {
+    EXPECT_THAT(After(absl::Seconds(59)), IsEmpty());
+    Take(job_->OnProgress("b", {1, "training", step}, clock_.Now()));
+  }
+  EXPECT_THAT(After(absl::Seconds(59)), IsEmpty());
+  Take(job_->OnProgress("b", {7, "training", 100}, clock_.Now()));
+  EXPECT_THAT(After(absl::Seconds(1)), ElementsAre("cancel b 1", "commit 1", "evaluate a 1 rows 10"));
+}
+
 TEST_F(JobMachineTest, Evaluation_NobodyWithTestRowsIsSkipped) {
   StartNew(Config(1));
   Take(job_->OnReady("a", {10, 0}, clock_.Now()));

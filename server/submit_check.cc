@@ -1,0 +1,148 @@
+#include "server/submit_check.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "adapters/forms/form.h"
+#include "aggregators/core/registry.h"
+#include "common/status_macros.h"
+#include "proto/schema.h"
+#include "server/job/duration.h"
+
+namespace weft::server {
+namespace {
+
+template <typename... Parts>
+absl::Status Refused(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+absl::Status CheckBase(const proto::BaseConfig& base) {
+  const bool hex = std::all_of(base.hash().begin(), base.hash().end(),
+                               [](unsigned char c) { return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'); });
+  if (base.hash().size() != 64 || !hex) {
+    return Refused("base.hash: found \"", base.hash(),
+                   "\", expected 64 lower-case hex digits; submit with `weft submit`, ",
+                   "which fills it from base.path");
+  }
+  if (base.config_json().empty()) {
+    return Refused("base.config_json is empty; submit with `weft submit`, which fills it from base.path");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTask(const proto::TaskConfig& task) {
+  if (task.labels_size() < 2) {
+    return Refused("task.labels: found ", task.labels_size(),
+                   " labels, expected at least 2; name them in task.labels or ", "task.labels_file");
+  }
+  std::set<std::string> seen;
+  for (const std::string& label : task.labels()) {
+    if (label.empty()) return Refused("task.labels: found an empty label; give each label a name");
+    if (!seen.insert(label).second) return Refused("task.labels: found \"", label, "\" twice; remove one");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSelection(const proto::SelectionConfig& selection, const proto::RoundConfig& round) {
+  const bool uniform = selection.rule() == "uniform";
+  const bool poisson = selection.rule() == "poisson";
+  if (uniform && !selection.has_clients()) {
+    return Refused("selection.rule is uniform without selection.clients; say how many clients a round wants");
+  }
+  if (!uniform && selection.has_clients()) {
+    return Refused("selection.clients has no effect under rule ", selection.rule(), "; remove it or use rule uniform");
+  }
+  if (!uniform && selection.over_select() != 1) {
+    return Refused("selection.over_select has no effect under rule ", selection.rule(),
+                   "; remove it or use rule uniform");
+  }
+  if (poisson && !selection.has_rate()) {
+    return Refused("selection.rule is poisson without selection.rate; say with which probability a client is asked");
+  }
+  if (!poisson && selection.has_rate()) {
+    return Refused("selection.rate has no effect under rule ", selection.rule(), "; remove it or use rule poisson");
+  }
+  if (uniform && round.min_updates() > selection.clients()) {
+    return Refused("round.min_updates is ", round.min_updates(),
+                   ", but a round closes at selection.clients = ", selection.clients(),
+                   " updates; lower min_updates to ", selection.clients(), " or raise clients");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTraining(const proto::TrainingConfig& training) {
+  if (training.optimizer() != "sgd" && training.momentum() != 0) {
+    return Refused("training.momentum is ", training.momentum(), ", but optimizer ", training.optimizer(),
+                   " has none; set it to 0 or use optimizer sgd");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStop(const proto::StopConfig& stop, const proto::EvaluationConfig& evaluation) {
+  if (evaluation.every() > 0) return absl::OkStatus();
+  if (stop.has_target_accuracy() || stop.has_patience()) {
+    return Refused("stop.", stop.has_patience() ? "patience" : "target_accuracy",
+                   " needs evaluations, but evaluation.every is 0 (only after the last round); set it to 1 or more");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckProgress(const proto::RoundConfig& round, const proto::CoordinatorConfig& coordinator) {
+  const absl::Duration interval = ToDuration(coordinator.progress_interval());
+  const absl::Duration timeout = ToDuration(round.progress_timeout());
+  if (timeout >= 2 * interval) return absl::OkStatus();
+  return Refused("round.progress_timeout is ", absl::FormatDuration(timeout), ", but clients report only every ",
+                 absl::FormatDuration(interval), "; raise it to at least ", absl::FormatDuration(2 * interval));
+}
+
+absl::Status CheckSize(const Layout& layout, const proto::CoordinatorConfig& coordinator) {
+  const std::string found =
+      absl::StrCat("the adapter has ", layout.size_bytes(), " bytes, more than this coordinator's ");
+  if (layout.size_bytes() > coordinator.max_adapter_bytes()) {
+    return Refused(found, "max_adapter_bytes of ", coordinator.max_adapter_bytes(),
+                   "; use a smaller rank or fewer target modules, or raise the limit");
+  }
+  if (layout.size_bytes() > coordinator.upload_memory_bytes()) {
+    return Refused(found, "upload_memory_bytes of ", coordinator.upload_memory_bytes(),
+                   ", so that no update could be received; raise the limit");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CheckedJob> CheckJob(proto::JobConfig config, const proto::CoordinatorConfig& coordinator) {
+  proto::ApplyDefaults(&config);
+  WEFT_RETURN_IF_ERROR(proto::Validate(config));
+  WEFT_RETURN_IF_ERROR(CheckName(config.name(), "name"));
+  WEFT_RETURN_IF_ERROR(CheckBase(config.base()));
+  WEFT_RETURN_IF_ERROR(CheckTask(config.task()));
+  WEFT_RETURN_IF_ERROR(CheckSelection(config.selection(), config.round()));
+  WEFT_RETURN_IF_ERROR(CheckTraining(config.training()));
+  WEFT_RETURN_IF_ERROR(CheckStop(config.stop(), config.evaluation()));
+  WEFT_RETURN_IF_ERROR(CheckProgress(config.round(), coordinator));
+  CheckedJob job;
+  WEFT_ASSIGN_OR_RETURN(job.base, DescribeBase(config.base().config_json()));
+  WEFT_ASSIGN_OR_RETURN(job.layout, MakeLayout(config.adapter(), config.task(), job.base));
+  WEFT_RETURN_IF_ERROR(CheckSize(*job.layout, coordinator));
+  WEFT_ASSIGN_OR_RETURN(job.rule, aggregators::Registry::Global().Find(config.aggregator().name()));
+  WEFT_RETURN_IF_ERROR(job.rule->CheckJob(config, *job.layout));
+  job.config = std::move(config);
+  return job;
+}
+
+absl::Status CheckName(const std::string& name, const char* what) {
+  constexpr size_t kLongest = 128;
+  const bool fits = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+  if (fits && !name.empty() && name.size() <= kLongest) return absl::OkStatus();
+  return Refused(what, ": found \"", name.substr(0, kLongest), "\", expected 1 to ", kLongest,
+                 " letters, digits, '-', '_' or '.'");
+}
+
+}  // namespace weft::server

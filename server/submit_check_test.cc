@@ -1,0 +1,102 @@
+#include "server/submit_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "server/testing/small_job.h"
+
+namespace weft::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(SubmitCheckTest, CheckJob_GoodJobIsLaidOut) {
+  const auto job = CheckJob(SmallJob(1), SmallCoordinator("/unused"));
+  ASSERT_TRUE(job.ok()) << job.status();
+  // Two modules of LoRA rank 2 on 8x8 weights, and a head of two labels.
+  EXPECT_EQ(job->layout->num_elements(), 2 * (2 * 8 + 8 * 2) + 2 * 8 + 2);
+  EXPECT_EQ(job->rule->name(), "fedavg");
+}
+
+TEST(SubmitCheckTest, CheckJob_FillsDefaults) {
+  proto::JobConfig config = SmallJob(1);
+  config.clear_training();
+  config.clear_aggregator();
+  const auto job = CheckJob(config, SmallCoordinator("/unused"));
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->config.training().batch_size(), 32);
+}
+
+TEST(SubmitCheckTest, CheckJob_WhatCanNotWorkIsRefusedWithTheReason) {
+  struct Case {
+    void (*spoil)(proto::JobConfig*);
+    const char* message;
+  };
+  using Job = proto::JobConfig;
+  const Case cases[] = {
+      {[](Job* job) { job->set_name("a b"); }, "name: found"},
+      {[](Job* job) { job->clear_name(); }, "name"},
+      {[](Job* job) { job->mutable_base()->clear_hash(); }, "base.hash"},
+      {[](Job* job) { job->mutable_base()->set_hash(std::string(64, 'X')); }, "64 lower-case hex digits"},
+      {[](Job* job) { job->mutable_base()->clear_config_json(); }, "base.config_json is empty"},
+      {[](Job* job) { job->mutable_base()->set_config_json("{"); }, ""},
+      {[](Job* job) { job->mutable_base()->set_config_json(R"({"model_type": "abacus"})"); }, "abacus"},
+      {[](Job* job) { job->mutable_task()->clear_labels(); }, "at least 2"},
+      {[](Job* job) { job->mutable_task()->add_labels("yes"); }, "\"yes\" twice"},
+      {[](Job* job) { job->mutable_task()->add_labels(""); }, "empty label"},
+      {[](Job* job) { job->mutable_adapter()->set_form("knitting"); }, "knitting"},
+      {[](Job* job) { job->mutable_aggregator()->set_name("guess"); }, "guess"},
+      {[](Job* job) { job->mutable_selection()->set_rule("lottery"); }, "selection.rule"},
+      {[](Job* job) { job->mutable_selection()->set_rule("uniform"); }, "without selection.clients"},
+      {[](Job* job) { job->mutable_selection()->set_clients(3); }, "no effect under rule all"},
+      {[](Job* job) { job->mutable_selection()->set_over_select(2); }, "over_select has no effect"},
+      {[](Job* job) { job->mutable_selection()->set_rule("poisson"); }, "without selection.rate"},
+      {[](Job* job) { job->mutable_selection()->set_rate(0.5); }, "selection.rate has no effect"},
+      {[](Job* job) {
+         job->mutable_selection()->set_rule("uniform");
+         job->mutable_selection()->set_clients(3);
+         job->mutable_round()->set_min_updates(4);
+       },
+       "lower min_updates to 3"},
+      {[](Job* job) { job->mutable_training()->set_momentum(0.9); }, "use optimizer sgd"},
+      {[](Job* job) { job->mutable_training()->set_batch_size(0); }, "training.batch_size"},
+      {[](Job* job) {
+         job->mutable_evaluation()->set_every(0);
+         job->mutable_stop()->set_patience(1);
+       },
+       "stop.patience needs evaluations"},
+      {[](Job* job) {
+         job->mutable_evaluation()->set_every(0);
+         job->mutable_stop()->set_target_accuracy(0.5);
+       },
+       "stop.target_accuracy needs evaluations"},
+      {[](Job* job) { job->mutable_round()->mutable_progress_timeout()->set_seconds(1); }, "raise it to at least 2s"},
+  };
+  for (const Case& c : cases) {
+    proto::JobConfig job = SmallJob(1);
+    c.spoil(&job);
+    const absl::Status status = CheckJob(job, SmallCoordinator("/unused")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.message;
+    EXPECT_THAT(status.message(), HasSubstr(c.message));
+  }
+}
+
+TEST(SubmitCheckTest, CheckJob_AdapterOverTheLimitsIsRefused) {
+  proto::CoordinatorConfig coordinator = SmallCoordinator("/unused");
+  coordinator.set_max_adapter_bytes(100);
+  EXPECT_THAT(CheckJob(SmallJob(1), coordinator).status().message(), HasSubstr("max_adapter_bytes of 100"));
+  coordinator = SmallCoordinator("/unused");
+  coordinator.set_upload_memory_bytes(100);
+  EXPECT_THAT(CheckJob(SmallJob(1), coordinator).status().message(), HasSubstr("upload_memory_bytes of 100"));
+}
+
+TEST(SubmitCheckTest, CheckName_Table) {
+  EXPECT_TRUE(CheckName("a-b_c.D9", "x").ok());
+  EXPECT_FALSE(CheckName("", "x").ok());
+  EXPECT_FALSE(CheckName("a/b", "x").ok());
+  EXPECT_FALSE(CheckName("a\xc3\xa9", "x").ok());
+  EXPECT_FALSE(CheckName(std::string(129, 'a'), "x").ok());
+}
+
+}  // namespace
+}  // namespace weft::server
