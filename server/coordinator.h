@@ -71,7 +71,8 @@ class Coordinator {
   // status; others are not affected.
   virtual absl::Status OnMessage(const std::string& client_id, const std::string& instance,
                                  const proto::ClientMessage& message) = 0;
-  // The stream broke or ended. Ignored for an instance that is not the current one.
+  // The stream broke or ended. Ignored for an instance that is not the current one. Not for a stream that the
+  // coordinator closed itself (ClientChannel::Close): the same instance may have come back on another one by then.
   virtual void Leave(const std::string& client_id, const std::string& instance) = 0;
   // NOT_FOUND: unknown job; ABORTED: the round is not the one that plans start from; FAILED_PRECONDITION: client not
   // connected.
@@ -80,7 +81,7 @@ class Coordinator {
   // memory (waits for it). FAILED_PRECONDITION: not selected; ABORTED: round over; ALREADY_EXISTS: this client's update
   // is in; INVALID_ARGUMENT: zero examples, wrong layout or size.
   virtual absl::StatusOr<UploadTicket> BeginUpload(const proto::UploadStart& start) = 0;
-  // `bytes` of the ticket's tensors have arrived (progress keeps the client alive). ABORTED: no longer wanted.
+  // `bytes` of the ticket's tensors have arrived in all (progress keeps the client alive). ABORTED: no longer wanted.
   virtual absl::Status UploadProgress(uint64_t ticket_id, uint64_t bytes) = 0;
   // The whole, checked adapter: validated by the rule, journaled, then accepted. Statuses as BeginUpload.
   virtual absl::Status FinishUpload(uint64_t ticket_id, Adapter adapter) = 0;

@@ -234,10 +234,9 @@ absl::Status CoordinatorImpl::Record(const Fold& fold, const std::string& tensor
   job.current = fold.finished;
   job.fold.reset();
   job.stored.tensors[summary.round()] = tensors;
-  std::erase_if(job.stored.tensors, [&](const auto& item) {
-    return item.first != 0 && item.first != best && item.first != summary.round();
-  });
-  Apply(job.machine->OnCommitted(summary, Now()));
+  JobActions actions = job.machine->OnCommitted(summary, Now());
+  KeepOnly(job, best);
+  Apply(std::move(actions));
   return absl::OkStatus();
 }
 

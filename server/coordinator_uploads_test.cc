@@ -114,7 +114,9 @@ TEST_F(CoordinatorUploadsTest, FinishUpload_NanUpdateIsRefusedAndLeavesNoTrace) 
   Work();
   EXPECT_EQ(JobOf(job_).state(), proto::FINISHED);
   EXPECT_EQ(JobOf(job_).rounds(0).updates(), 1);
-  for (const float value : coordinator_->Export(job_, "last")->adapter->values()) ASSERT_TRUE(std::isfinite(value));
+  const auto exported = coordinator_->Export(job_, "last");
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(CheckFinite(*exported->adapter), absl::OkStatus());
 }
 
 TEST_F(CoordinatorUploadsTest, FinishUpload_UnknownTicketFailsPrecondition) {
@@ -240,6 +242,14 @@ TEST_F(CoordinatorUploadsTest, FinishUpload_DiskFullIsResourceExhaustedAndMayTry
   EXPECT_EQ(Client("b").Carry(plan_b_), absl::OkStatus());
   Work();
   EXPECT_EQ(JobOf(job_).state(), proto::FINISHED);
+}
+
+TEST_F(CoordinatorUploadsTest, Submit_DiskFullIsResourceExhausted) {
+  {
+    const DiskFull full;
+    EXPECT_EQ(coordinator_->Submit(SmallJob(1), std::nullopt).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_EQ(Submit(SmallJob(1)), "small-1");
 }
 
 TEST_F(CoordinatorUploadsTest, Round_DiskFullAtItsStartWaitsAndTriesAgain) {
