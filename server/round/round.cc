@@ -151,12 +151,12 @@ RoundActions Round::Settle(absl::Time now, RoundActions actions) {
   if (full || done >= options_.min_answers) {
     state_ = State::kClosed;
     CancelWorking(now, "the round has closed without this client", &actions);
-    actions.push_back(CloseRound{});
+    actions.emplace_back(CloseRound{});
   } else {
     state_ = State::kAbandoned;
     std::string reason = Shortfall(now);
     CancelWorking(now, "the round was abandoned: " + reason, &actions);
-    actions.push_back(AbandonRound{std::move(reason)});
+    actions.emplace_back(AbandonRound{std::move(reason)});
   }
   return actions;
 }
