@@ -19,7 +19,7 @@ namespace weft {
 // input_ids[row_offsets[i] .. row_offsets[i+1]), special tokens included.
 class DataShard {
  public:
-  // DATA_LOSS: offsets that do not ascend or fit, lengths that disagree. INVALID_ARGUMENT naming the row: a label outside [0, num_labels), a
+  // DATA_LOSS: offsets that do not ascend or fit, lengths that disagree, a tensor not aligned to its elements. INVALID_ARGUMENT naming the row: a label outside [0, num_labels), a
   // negative token; empty row.
   static absl::StatusOr<std::unique_ptr<DataShard>> Open(const std::string& path, int64_t num_labels);
 

@@ -86,6 +86,16 @@ TEST(DataShardTest, Open_RefusesMissingTensorAndWrongDtype) {
   ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss, "2 dimensions");
 }
 
+TEST(DataShardTest, Open_RefusesUnalignedTensor) {
+  const std::string path = Path("unaligned.safetensors");
+  const TestSplit split = TwoRows();  // five 4-byte tokens before the 8-byte offsets
+  ASSERT_TRUE(WriteSafetensors(path, {TestTensor("input_ids", "I32", {5}, split.input_ids),
+                                      TestTensor("row_offsets", "I64", {3}, split.row_offsets),
+                                      TestTensor("labels", "I32", {2}, split.labels)})
+                  .ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss, "row_offsets does not start at a multiple of 8");
+}
+
 class DataFolderTest : public ::testing::Test {
  protected:
   void SetUp() override {

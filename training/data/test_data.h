@@ -33,11 +33,12 @@ SafetensorToWrite TestTensor(const std::string& name, const std::string& dtype, 
   return {.name = name, .dtype = dtype, .shape = std::move(shape), .data = std::as_bytes(std::span<const T>(values))};
 }
 
+// row_offsets first, so that 8-byte elements lie at multiples of 8 (as Python's safetensors orders them too).
 inline absl::Status WriteTestSplit(const std::string& path, const TestSplit& split) {
-  return WriteSafetensors(
-      path, {TestTensor("input_ids", "I32", {static_cast<int64_t>(split.input_ids.size())}, split.input_ids),
-             TestTensor("row_offsets", "I64", {static_cast<int64_t>(split.row_offsets.size())}, split.row_offsets),
-             TestTensor("labels", "I32", {static_cast<int64_t>(split.labels.size())}, split.labels)});
+  const auto size = [](const auto& values) { return static_cast<int64_t>(values.size()); };
+  return WriteSafetensors(path, {TestTensor("row_offsets", "I64", {size(split.row_offsets)}, split.row_offsets),
+                                 TestTensor("input_ids", "I32", {size(split.input_ids)}, split.input_ids),
+                                 TestTensor("labels", "I32", {size(split.labels)}, split.labels)});
 }
 
 }  // namespace weft

@@ -1,7 +1,5 @@
 #include "training/forms/form.h"
 
-#include <ATen/ops/linear.h>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "training/forms/lora/lora.h"
@@ -17,8 +15,6 @@ struct NamedForm {
 constexpr NamedForm kForms[] = {{"lora", CreateTorchLora}};
 
 }  // namespace
-
-at::Tensor FrozenLinear::Forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
 
 absl::StatusOr<std::unique_ptr<TorchForm>> CreateTorchForm(const proto::AdapterConfig& config) {
   std::string known;

@@ -15,16 +15,9 @@
 
 #include "absl/status/statusor.h"
 #include "proto/job.pb.h"
+#include "training/models/frozen_linear.h"
 
 namespace weft {
-
-// A linear module of the base, frozen: y = x W^T + b.
-struct FrozenLinear {
-  std::string name;                               // full path in the task model
-  at::Tensor weight;                              // [out, in]
-  at::Tensor bias;                                // [out]
-  at::Tensor Forward(const at::Tensor& x) const;  // [n, in] -> [n, out]
-};
 
 // Source of dropout masks: a CPU generator while training, nothing while evaluating.
 using DropoutSource = std::optional<at::Generator>;

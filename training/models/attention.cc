@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -29,6 +30,13 @@ PackedAttentionShape ShapeOf(const at::Tensor& query, const at::Tensor& key, con
           .key_stride = key.stride(0)};
 }
 
+// As `like`, with places beyond the last row's end (which the kernel never writes) zeroed.
+at::Tensor EmptyLike(const at::Tensor& like, const at::Tensor& offsets) {
+  const at::Tensor result = at::empty_like(like);
+  result.slice(0, offsets.const_data_ptr<int64_t>()[offsets.size(0) - 1]).zero_();
+  return result;
+}
+
 // The CPU kernel as a differentiable function.
 class CpuAttention : public torch::autograd::Function<CpuAttention> {
  public:
@@ -36,7 +44,8 @@ class CpuAttention : public torch::autograd::Function<CpuAttention> {
                           const at::Tensor& value_in, const at::Tensor& query_offsets, const at::Tensor& key_offsets,
                           int64_t heads) {
     const at::Tensor query = query_in.contiguous(), key = key_in.contiguous(), value = value_in.contiguous();
-    const at::Tensor out = at::empty_like(query), log_sum = at::empty({query.size(0), heads}, query.options());
+    const at::Tensor out = EmptyLike(query, query_offsets),
+                     log_sum = at::empty({query.size(0), heads}, query.options());
     const PackedAttentionShape shape = ShapeOf(query, key, query_offsets, key_offsets, heads);
     at::parallel_for(0, (query_offsets.size(0) - 1) * heads, 1, [&](int64_t begin, int64_t end) {
       PackedAttentionForward(shape, query.const_data_ptr<float>(), key.const_data_ptr<float>(),
@@ -54,8 +63,8 @@ class CpuAttention : public torch::autograd::Function<CpuAttention> {
     const int64_t heads = context->saved_data["heads"].toInt();
     const PackedAttentionShape shape = ShapeOf(query, key, saved[3], saved[4], heads);
     const at::Tensor out_gradient = out_gradients[0].contiguous();
-    const at::Tensor query_gradient = at::empty_like(query), key_gradient = at::empty_like(key),
-                     value_gradient = at::empty_like(value);
+    const at::Tensor query_gradient = EmptyLike(query, saved[3]), key_gradient = EmptyLike(key, saved[4]),
+                     value_gradient = EmptyLike(value, saved[4]);
     const PackedAttentionGradients gradients = {.query = query_gradient.mutable_data_ptr<float>(),
                                                 .key = key_gradient.mutable_data_ptr<float>(),
                                                 .value = value_gradient.mutable_data_ptr<float>()};
@@ -100,14 +109,15 @@ at::Tensor PaddedAttention(const at::Tensor& query, const at::Tensor& key, const
   const auto pad = [&](const at::Tensor& packed, const at::Tensor& at,
                        int64_t longest) {  // [rows, heads, longest, head_dim]
     return at::zeros({rows * longest, hidden}, packed.options())
-        .index_copy(0, at, packed)
+        .index_copy(0, at, packed.slice(0, 0, at.size(0)))
         .view({rows, longest, heads, hidden / heads})
         .transpose(1, 2);
   };
   const at::Tensor mask = at::zeros({rows * keys}, query.options().dtype(at::kBool)).index_fill_(0, key_at, true);
   const at::Tensor out = at::scaled_dot_product_attention(pad(query, query_at, queries), pad(key, key_at, keys),
                                                           pad(value, key_at, keys), mask.view({rows, 1, 1, keys}));
-  return out.transpose(1, 2).reshape({rows * queries, hidden}).index_select(0, query_at);
+  const at::Tensor packed = out.transpose(1, 2).reshape({rows * queries, hidden}).index_select(0, query_at);
+  return at::constant_pad_nd(packed, {0, 0, 0, query.size(0) - packed.size(0)});
 }
 
 }  // namespace weft

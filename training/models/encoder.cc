@@ -50,8 +50,7 @@ class Encoder::Builder {
   absl::StatusOr<size_t> AddLinear(const std::string& module, int64_t out, int64_t in) {
     WEFT_ASSIGN_OR_RETURN(at::Tensor weight, Get(module, ".weight", {out, in}));
     WEFT_ASSIGN_OR_RETURN(at::Tensor bias, Get(module, ".bias", {out}));
-    encoder_.linears_.push_back(
-        {.name = modules_.prefix + module, .weight = std::move(weight), .bias = std::move(bias)});
+    encoder_.linears_.emplace_back(modules_.prefix + module, std::move(weight), std::move(bias));
     return encoder_.linears_.size() - 1;
   }
 

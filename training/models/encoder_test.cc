@@ -56,7 +56,7 @@ std::unique_ptr<DataShard> ThreeRows() {
 }
 
 at::Tensor Encode(const Encoder& encoder, const DataShard& shard, const std::vector<int64_t>& rows,
-               int64_t max_length = 16) {
+                  int64_t max_length = 16) {
   DropoutSource none;
   const AttachedForm no_form(encoder.linears().size());
   return encoder.Forward(*PackRows(shard, rows, max_length, 3, encoder.config(), at::kCPU), no_form, none);
@@ -69,8 +69,8 @@ TEST(EncoderTest, Forward_RowsDoNotSeeEachOther) {
   ASSERT_TRUE(opened.ok()) << opened.status();
   const auto shard = ThreeRows();
   const at::Tensor together = Encode(*opened->encoder, *shard, {0, 1, 2});
-  const at::Tensor apart = at::cat(
-      {Encode(*opened->encoder, *shard, {0}), Encode(*opened->encoder, *shard, {1}), Encode(*opened->encoder, *shard, {2})});
+  const at::Tensor apart = at::cat({Encode(*opened->encoder, *shard, {0}), Encode(*opened->encoder, *shard, {1}),
+                                    Encode(*opened->encoder, *shard, {2})});
   EXPECT_EQ(together.size(1), TestBase::kHidden);
   EXPECT_LT(Difference(together, apart), kTolerance);
   EXPECT_GT(Difference(together, apart.roll(1, 0)), kTolerance);
@@ -84,8 +84,8 @@ TEST(EncoderTest, Forward_WithoutAdapterKeepsNoGraph) {
 TEST(EncoderTest, Create_TakesNamesWithAndWithoutPrefix) {
   const auto bare = Open(TestBase()), task = Open(TestBase("bert."));
   ASSERT_TRUE(bare.ok() && task.ok()) << bare.status() << task.status();
-  EXPECT_EQ(task->encoder->linears().front().name, "bert.encoder.layer.0.attention.self.query");
-  EXPECT_EQ(bare->encoder->linears().back().name, "bert.pooler.dense");
+  EXPECT_EQ(task->encoder->linears().front().name(), "bert.encoder.layer.0.attention.self.query");
+  EXPECT_EQ(bare->encoder->linears().back().name(), "bert.pooler.dense");
   EXPECT_EQ(bare->encoder->linears().size(), 13u);
 }
 
@@ -168,8 +168,9 @@ TEST(PackRowsTest, CutsKeepingTheLastToken) {
   const auto values = [](const at::Tensor& t) {
     return std::vector<int64_t>(t.const_data_ptr<int64_t>(), t.const_data_ptr<int64_t>() + t.numel());
   };
-  EXPECT_THAT(values(batch->ids), ::testing::ElementsAre(1, 30, 31, 2, 1, 2));
-  EXPECT_THAT(values(batch->positions), ::testing::ElementsAre(0, 1, 2, 3, 0, 1));
+  EXPECT_THAT(values(batch->ids), ::testing::ElementsAre(1, 30, 31, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(values(batch->positions), ::testing::ElementsAre(0, 1, 2, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+  EXPECT_EQ(batch->tokens(), 6);
   EXPECT_THAT(values(batch->offsets), ::testing::ElementsAre(0, 4, 6));
   EXPECT_THAT(values(batch->first), ::testing::ElementsAre(0, 4));
   EXPECT_THAT(values(batch->labels), ::testing::ElementsAre(2, 1));

@@ -1,11 +1,13 @@
 #include "training/models/packed_batch.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "training/models/frozen_linear.h"
 
 namespace weft {
 namespace {
@@ -43,7 +45,9 @@ absl::StatusOr<PackedBatch> PackRows(const DataShard& shard, std::span<const int
     label[i] = shard.label(rows[i]);
     offset[i + 1] = offset[i] + std::min<int64_t>(shard.row(rows[i]).size(), max_length);
   }
-  const at::Tensor ids = at::empty({offset[count]}, options), positions = at::empty({offset[count]}, options);
+  const int64_t multiple = device.is_cpu() ? FrozenLinear::kRowMultiple : 1;
+  const int64_t places = (offset[count] + multiple - 1) / multiple * multiple;
+  const at::Tensor ids = at::zeros({places}, options), positions = at::zeros({places}, options);
   for (int64_t i = 0; i < count; ++i) {
     const std::span<const int32_t> row = shard.row(rows[i]);
     const int64_t length = offset[i + 1] - offset[i];

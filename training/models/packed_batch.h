@@ -21,7 +21,8 @@ struct PackedBatch {
   at::Tensor offsets;    // [rows + 1] int64, on the CPU: row i is tokens [offsets[i], offsets[i + 1])
   at::Tensor labels;     // [rows] int64, on the device
   int64_t rows() const { return labels.size(0); }
-  int64_t tokens() const { return ids.size(0); }
+  // Without the fill.
+  int64_t tokens() const { return offsets.const_data_ptr<int64_t>()[rows()]; }
 };
 
 // Packs the given rows of a shard. A row longer than max_length keeps its first max_length - 1 tokens and its last one

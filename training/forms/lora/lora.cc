@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -28,41 +27,41 @@ using torch::autograd::variable_list;
 constexpr char kSuffixA[] = ".lora_A.weight";
 constexpr char kSuffixB[] = ".lora_B.weight";
 
-// x [n, in], weight [out, in], a [r, in], b [out, r], mask [n, in] (dropout, already scaled) or none -> [n, out].
-// By hand rather than by composition so that the thin products add into the wide ones, and each gradient of a thin
-// matrix reads its wide operand along rows.
-class LoraLinear : public torch::autograd::Function<LoraLinear> {
+// x [n, in], a [r, in], b [out, r], mask [n, in] (dropout, already scaled) or none -> [n, out]. By hand rather than by
+// composition so that the thin products add into the wide ones, and each gradient of a thin matrix reads its wide
+// operand along rows.
+class LoraProduct : public torch::autograd::Function<LoraProduct> {
  public:
-  static Variable forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                          const at::Tensor& bias, const at::Tensor& a, const at::Tensor& b,
-                          const std::optional<at::Tensor>& mask, double scale) {
+  static Variable forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b,
+                          const FrozenLinear* linear, const std::optional<at::Tensor>& mask, double scale) {
     const at::Tensor low = at::mm(mask ? x * *mask : x, a.t());  // [n, r]
-    at::Tensor y = at::linear(x, weight, bias);
+    at::Tensor y = linear->Product(x);
     y.addmm_(low, b.t(), /*beta=*/1, /*alpha=*/scale);
-    context->save_for_backward({x, weight, a, b, mask.value_or(at::Tensor()), low});
+    context->save_for_backward({x, a, b, mask.value_or(at::Tensor()), low});
+    context->saved_data["linear"] = reinterpret_cast<int64_t>(linear);
     context->saved_data["scale"] = scale;
     return y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &a = saved[2], &b = saved[3], &mask = saved[4], &low = saved[5];
+    const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2], &mask = saved[3], &low = saved[4];
+    const auto* linear = reinterpret_cast<const FrozenLinear*>(context->saved_data["linear"].toInt());
+    const double scale = context->saved_data["scale"].toDouble();
     const at::Tensor y_gradient = gradients[0].contiguous();
-    const at::Tensor low_gradient = at::mm(y_gradient, b).mul_(context->saved_data["scale"].toDouble());  // [n, r]
+    const at::Tensor low_gradient = at::mm(y_gradient, b).mul_(scale);  // [n, r]
     at::Tensor x_gradient, a_gradient, b_gradient;
     if (context->needs_input_grad(0)) {
-      x_gradient = at::mm(y_gradient, weight);
+      x_gradient = linear->InputGradient(y_gradient);
       if (mask.defined()) {
         x_gradient.addcmul_(at::mm(low_gradient, a), mask);
       } else {
         x_gradient.addmm_(low_gradient, a);
       }
     }
-    if (context->needs_input_grad(3)) a_gradient = at::mm(low_gradient.t(), mask.defined() ? x * mask : x);
-    if (context->needs_input_grad(4)) {
-      b_gradient = at::mm(low.t(), y_gradient).mul_(context->saved_data["scale"].toDouble()).t();
-    }
-    return {x_gradient, Variable(), Variable(), a_gradient, b_gradient, Variable(), Variable()};
+    if (context->needs_input_grad(1)) a_gradient = at::mm(low_gradient.t(), mask.defined() ? x * mask : x);
+    if (context->needs_input_grad(2)) b_gradient = at::mm(low.t(), y_gradient).mul_(scale).t();
+    return {x_gradient, a_gradient, b_gradient, Variable(), Variable(), Variable()};
   }
 };
 
@@ -79,7 +78,7 @@ class LoraAdapter : public LinearAdapter {
                  .div_(1 - dropout_)
                  .to(x.device());
     }
-    return LoraLinear::apply(x, linear.weight, linear.bias, a_, b_, mask, scale_);
+    return LoraProduct::apply(x, a_, b_, &linear, mask, scale_);
   }
 
  private:
@@ -105,11 +104,10 @@ class TorchLora : public TorchForm {
     AttachedForm attached(linears.size());
     size_t used = 0;
     for (size_t i = 0; i < linears.size(); ++i) {
-      const auto a = tensors.find(linears[i].name + kSuffixA), b = tensors.find(linears[i].name + kSuffixB);
+      const auto a = tensors.find(linears[i].name() + kSuffixA), b = tensors.find(linears[i].name() + kSuffixB);
       if (a == tensors.end() || b == tensors.end()) continue;
-      const at::Tensor& weight = linears[i].weight;
-      WEFT_RETURN_IF_ERROR(CheckShape(a->first, a->second, config_.rank(), weight.size(1)));
-      WEFT_RETURN_IF_ERROR(CheckShape(b->first, b->second, weight.size(0), config_.rank()));
+      WEFT_RETURN_IF_ERROR(CheckShape(a->first, a->second, config_.rank(), linears[i].in_features()));
+      WEFT_RETURN_IF_ERROR(CheckShape(b->first, b->second, linears[i].out_features(), config_.rank()));
       attached[i] = std::make_unique<LoraAdapter>(
           a->second, b->second, config_.alpha() / static_cast<double>(config_.rank()), config_.dropout());
       used += 2;
@@ -131,7 +129,7 @@ class TorchLora : public TorchForm {
       if (!IsOwn(name)) continue;
       const std::string module = name.substr(0, name.size() - (sizeof(kSuffixA) - 1));
       bool known = false;
-      for (const FrozenLinear& linear : linears) known |= linear.name == module;
+      for (const FrozenLinear& linear : linears) known |= linear.name() == module;
       if (!known) {
         return absl::InvalidArgumentError(
             absl::StrCat("adapter tensor ", name, ": the base has no linear module ", module));

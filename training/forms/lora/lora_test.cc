@@ -42,7 +42,8 @@ class LoraTest : public ::testing::Test {
  protected:
   void SetUp() override {
     at::manual_seed(3);
-    linears_ = {{"layer.key", at::randn({5, 7}), at::randn({5})}, {"layer.query", at::randn({5, 7}), at::randn({5})}};
+    linears_.emplace_back("layer.key", at::randn({5, 7}), at::randn({5}));
+    linears_.emplace_back("layer.query", at::randn({5, 7}), at::randn({5}));
     a_ = at::randn({2, 7}).requires_grad_();
     b_ = at::randn({5, 2}).requires_grad_();
     tensors_ = {
