@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "training/models/cpu_attention.h"
@@ -73,6 +74,16 @@ TEST_P(PackedAttentionTest, PerturbedKeyIsOverTheTolerance) {
 INSTANTIATE_TEST_SUITE_P(Shapes, PackedAttentionTest,
                          ::testing::Values(Case{3, 8, {5, 1, 16, 17}, false}, Case{12, 32, {13, 7, 40, 2}, false},
                                            Case{2, 64, {33, 300}, false}, Case{12, 32, {13, 7, 40, 2}, true}));
+
+// Divergence must stay visible: a NaN spoils its own row's head and nothing else.
+TEST(CpuAttentionTest, NanStaysInItsRowAndHead) {
+  const at::Tensor offsets = Offsets({13, 20});
+  const at::Tensor query = at::randn({33, 64}), key = at::randn({33, 64});
+  query[14][40] = std::nanf("");
+  const at::Tensor spoilt = PackedAttention(query, key, key, offsets, offsets, /*heads=*/2).isnan();
+  EXPECT_TRUE(spoilt[14].slice(0, 32).all().item<bool>());
+  EXPECT_EQ(spoilt.sum().item<int64_t>(), 32);
+}
 
 TEST(CpuAttentionTest, AnySplitOverThreadsGivesTheSameBits) {
   const at::Tensor offsets = Offsets({13, 7, 40, 2});
