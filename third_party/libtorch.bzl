@@ -9,7 +9,7 @@ cc_library(
     name = "libtorch",
     hdrs = glob(["include/**/*.h"]),
     includes = ["include", "include/torch/csrc/api/include"],
-    linkopts = ["-L{path}/lib", "-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--as-needed", {rpaths}],
+    linkopts = ["-L{path}/lib", "-Wl,--push-state,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--pop-state", {rpaths}],
     visibility = ["//visibility:public"],
 )
 """
