@@ -15,7 +15,8 @@ class Philox {
   // `stream` separates sequences under one seed; StreamId makes one from a name.
   Philox(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
 
-  // Four independent 32-bit words at block `counter`.
+  // Four independent 32-bit words at block `counter`. Philox' key is the seed (low word first), its counter words are
+  // those of `counter` and then those of the stream.
   std::array<uint32_t, 4> Block(uint64_t counter) const;
 
   // Next values of the sequence, from position 0 on.
