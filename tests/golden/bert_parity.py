@@ -70,9 +70,10 @@ def reference(model, ids, labels):
     return output.logits.detach().numpy(), gradients, {name: parameter.detach().numpy() for name, parameter in trained.items()}
 
 
-def run_weft(helper, folder, adapter, ids, labels, alpha=ALPHA):
+def run_weft(helper, folder, adapter, ids, labels, alpha=ALPHA, num_labels=LABELS):
+    """Logits, and gradients by name, of the trainer's encoder with these adapter values."""
     lora = {"rank": RANK, "alpha": alpha, "target_modules": ["query", "value"]}
-    task = {"type": "sequence_classification", "labels": [f"label {i}" for i in range(LABELS)]}
+    task = {"type": "sequence_classification", "labels": [f"label {i}" for i in range(num_labels)]}
     job = {"job_id": "parity", "adapter": {"form": "lora", "config": lora, "head": True}, "task": task}
     (folder / "job.json").write_text(json.dumps(job))
     save_file(adapter, folder / "adapter.safetensors")

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Benchmarks, printed as name=value lines. tests/bench/run.sh wire | train | demo | all; further words go to the benchmark.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+what=${1:-}
+shift || true
+python=.venv/bin/python
+
+setup() {
+  deploy/setup.sh --tests
+  bazel build --noshow_progress --ui_event_filters=-info "$@" >&2
+}
+
+case "$what" in
+  wire)
+    setup //cli:weft //client:weft-client-fake //server:weft-coordinator
+    "$python" tests/bench/wire.py "$@"
+    ;;
+  train)
+    setup //training:trainer_bench //cli:weft
+    deploy/demo/prepare.sh 4
+    "$python" tests/bench/train.py .weft/demo/data/client-1 "$@"
+    ;;
+  demo)
+    setup //cli:weft //client:weft-client //server:weft-coordinator
+    "$python" tests/bench/demo.py "$@"
+    ;;
+  all)
+    for one in wire train demo; do "$0" "$one"; done
+    ;;
+  *)
+    echo "bench: found \"$what\", expected wire, train, demo or all" >&2
+    exit 2
+    ;;
+esac
