@@ -21,7 +21,8 @@ inline constexpr uint32_t kProtocolVersion = 1;
 // their defaults apply too (Struct and Duration fields without a default stay absent).
 void ApplyDefaults(google::protobuf::Message* message);
 
-// INVALID_ARGUMENT naming the field path ("training.batch_size"), the value found and what is expected. `path_prefix` is put before.
+// INVALID_ARGUMENT naming the field path ("training.batch_size"), the value found and what is expected;
+// the message starts with that path and ": ". `path_prefix` is put before. A required section needs at least one field.
 absl::Status Validate(const google::protobuf::Message& message, std::string_view path_prefix = "");
 
 // Sets one scalar, Duration or enum-like field from its YAML text; repeated fields are appended to.
