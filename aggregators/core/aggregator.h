@@ -20,6 +20,9 @@ struct Facts {
   bool works_under_secure_aggregation = false;
   bool works_under_central_dp = false;
   bool changes_base = false;
+  // The update of a round's only client comes back: bit for bit where a value is 0 or of magnitude 2^-41 or more (-0.0 as 0.0), within
+  // 2^-65 where it is smaller.
+  bool returns_single_update = false;
 };
 
 // One client's contribution, as seen by a rule. Refers to the tensors; copies nothing.
