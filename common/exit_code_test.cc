@@ -31,8 +31,7 @@ TEST(ExitCodeTest, ExitCodeFor_EveryStatusCode) {
 }
 
 TEST(ExitCodeTest, ErrorLine_NamesProgramCodeAndMessage) {
-  EXPECT_EQ(ErrorLine("weft-client", absl::InvalidArgumentError("no base")),
-            "weft-client: INVALID_ARGUMENT: no base");
+  EXPECT_EQ(ErrorLine("weft-client", absl::InvalidArgumentError("no base")), "weft-client: INVALID_ARGUMENT: no base");
 }
 
 TEST(ExitCodeTest, ErrorLine_IsOneLineWhateverTheMessageHolds) {

@@ -73,7 +73,9 @@ TEST_F(FileTest, ReadFile_OfUnknownSize) {
   EXPECT_TRUE(absl::StrContains(*read, "VmPeak")) << *read;
 }
 
-TEST_F(FileTest, ReadFile_Missing) { ExpectError(ReadFile(Path("no")).status(), absl::StatusCode::kNotFound, Path("no")); }
+TEST_F(FileTest, ReadFile_Missing) {
+  ExpectError(ReadFile(Path("no")).status(), absl::StatusCode::kNotFound, Path("no"));
+}
 
 TEST_F(FileTest, ReadFile_FolderIsRefusedWithTheReason) {
   const auto read = ReadFile(folder_);
