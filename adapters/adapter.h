@@ -2,6 +2,7 @@
 #define WEFT_ADAPTERS_ADAPTER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,8 +12,8 @@
 
 namespace weft {
 
-// Values of a layout in ONE contiguous, 64-byte aligned fp32 buffer. Movable; copying is explicit (Clone). Not thread-safe
-// for writes.
+// Values of a layout in ONE contiguous, 64-byte aligned fp32 buffer. Movable; copying is explicit (Clone). Not
+// thread-safe for writes.
 class Adapter {
  public:
   // All zeros.
@@ -44,6 +45,8 @@ class Adapter {
 
 // INVALID_ARGUMENT naming the first tensor and index that holds NaN or Inf.
 absl::Status CheckFinite(const Adapter& adapter);
+// The same of elements begin <= i < end of the buffer only.
+absl::Status CheckFinite(const Adapter& adapter, int64_t begin, int64_t end);
 
 }  // namespace weft
 

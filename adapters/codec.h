@@ -31,8 +31,9 @@ class AdapterEncoder {
   uint64_t offset_ = 0;
 };
 
-// Rebuilds an adapter. Create from the header, Add every chunk in order, Finish once. Any error is INVALID_ARGUMENT with what was
-// found and expected, and final: the object must be dropped. Memory is bounded by the layout. Not thread-safe.
+// Rebuilds an adapter. Create from the header, Add every chunk in order, Finish once. Any error is INVALID_ARGUMENT
+// with what was found and expected, and final: the object must be dropped. Memory is bounded by the layout. Not
+// thread-safe.
 class AdapterDecoder {
  public:
   // Refuses another layout hash, an unknown encoding, a total unlike the layout's size, a SHA-256 that is not 32 bytes.

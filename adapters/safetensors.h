@@ -18,16 +18,17 @@
 namespace weft {
 
 struct SafetensorView {
-  std::string dtype;                  // "F32", "BF16", "F16", "I64", "I32", ... as in the file
+  std::string dtype;  // "F32", "BF16", "F16", "I64", "I32", ... as in the file
   std::vector<int64_t> shape;
-  std::span<const std::byte> data;    // into the mapping; may be unaligned for the dtype in files of others
+  std::span<const std::byte> data;  // into the mapping; may be unaligned for the dtype in files of others
 };
 
 // A file mapped, not read. Views live as long as this object. Thread-safe once open.
 class SafetensorsFile {
  public:
-  // Refuses nothing silently. DATA_LOSS naming what is wrong: truncated, header over 100 MB or longer than the file, invalid JSON, repeated
-  // name, unknown dtype, negative or overflowing shape, offsets that overlap, leave gaps, or disagree with shape times dtype.
+  // Refuses nothing silently. DATA_LOSS naming what is wrong: truncated, header over 100 MB or longer than the file,
+  // invalid JSON, repeated name, unknown dtype, negative or overflowing shape, offsets that overlap, leave gaps, or
+  // disagree with shape times dtype.
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
 
   const std::map<std::string, SafetensorView>& tensors() const { return tensors_; }
@@ -49,8 +50,9 @@ struct SafetensorToWrite {
   std::span<const std::byte> data;
 };
 
-// Written to a temporary and renamed (WriteFileAtomically). The header is padded so that data starts 8-byte aligned.
-// INVALID_ARGUMENT: repeated name, size of data unlike shape times dtype.
+// Written to a temporary and renamed (WriteFileAtomically). The header is padded so that data starts 8-byte aligned,
+// and wider dtypes come first, so that every tensor is aligned for its dtype. INVALID_ARGUMENT: repeated or reserved
+// name, unknown dtype, size of data unlike shape times dtype.
 absl::Status WriteSafetensors(const std::string& path, const std::vector<SafetensorToWrite>& tensors,
                               const std::map<std::string, std::string>& metadata = {});
 

@@ -20,24 +20,28 @@ class Form {
  public:
   virtual ~Form() = default;
 
-  // Tensors of the form on this base, in module order, without the head. INVALID_ARGUMENT: target modules that match nothing (lists candidates).
+  // Tensors of the form on this base, in module order, without the head. INVALID_ARGUMENT: target modules that match
+  // nothing (lists candidates).
   virtual absl::StatusOr<std::vector<TensorSpec>> Tensors(const BaseDescription& base) const = 0;
   // Seeded initial values of the form's tensors in `adapter` (Philox stream per tensor name); others untouched.
   virtual void Initialise(uint64_t seed, Adapter* adapter) const = 0;
-  // adapter_config.json of PEFT without the fields that depend on the task (task_type, modules_to_save, base_model_name_or_path).
+  // adapter_config.json of PEFT without the fields that depend on the task (task_type, modules_to_save,
+  // base_model_name_or_path).
   virtual nlohmann::json PeftConfig() const = 0;
 };
 
-// `config` is the form's own message as a Struct. INVALID_ARGUMENT: unknown form (lists the known ones), unknown key, value out of range.
+// `config` is the form's own message as a Struct. INVALID_ARGUMENT: unknown form (lists the known ones), unknown key,
+// value out of range.
 absl::StatusOr<std::unique_ptr<Form>> CreateForm(const proto::AdapterConfig& config);
 // Reads back what PeftConfig wrote (or PEFT itself): the AdapterConfig that a folder's adapter_config.json stands for.
 absl::StatusOr<proto::AdapterConfig> FormFromPeftConfig(const nlohmann::json& peft_config);
 
-// The whole adapter of a job: the form's tensors, then the head's "<head>.weight" [labels, hidden] and "<head>.bias" [labels]
-// with role "head" when adapter.head is set. `config` must have passed proto/schema defaults.
-absl::StatusOr<std::shared_ptr<const Layout>> MakeLayout(const proto::AdapterConfig& config, const proto::TaskConfig& task,
-                                                         const BaseDescription& base);
-// Initial values: the form's, and for the head normal(0, initializer_range of the base) weights with zero bias, as transformers does.
+// The whole adapter of a job: the form's tensors, then the head's "<head>.weight" [labels, hidden] and "<head>.bias"
+// [labels] with role "head" when adapter.head is set. `config` must have passed proto/schema defaults.
+absl::StatusOr<std::shared_ptr<const Layout>> MakeLayout(const proto::AdapterConfig& config,
+                                                         const proto::TaskConfig& task, const BaseDescription& base);
+// Initial values: the form's, and for the head normal(0, initializer_range of the base) weights with zero bias, as
+// transformers does.
 absl::StatusOr<Adapter> MakeInitialAdapter(const proto::AdapterConfig& config, const BaseDescription& base,
                                            std::shared_ptr<const Layout> layout, uint64_t seed);
 
