@@ -18,7 +18,7 @@ def job_config(rounds):
     return {
         "name": "debian-sections", "base": {"path": "/srv/models/all-MiniLM-L6-v2", "hash": "9c1f" * 16},
         "task": {"type": "sequence_classification", "labels": LABELS},
-        "adapter": {"form": "lora", "config": {"r": 8, "alpha": 16, "target_modules": ["query", "value"]}, "head": True},
+        "adapter": {"form": "lora", "config": {"rank": 8, "alpha": 16, "target_modules": ["query", "value"]}, "head": True},
         "aggregator": {"name": "fedavg"}, "selection": {"rule": "all", "min_ready": 4},
         "training": {"epochs": 1, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.002, "clip_grad_norm": 1},
         "round": {"min_updates": 3, "progress_timeout": "60s"}, "evaluation": {"every": 1, "split": "test", "rows": 256},

@@ -93,6 +93,11 @@ class Page(unittest.TestCase):
         self.assertEqual(self.browser.run("document.querySelectorAll('#loss-chart .curve').length"), 2)
         self.assertGreaterEqual(self.browser.run("document.querySelectorAll('#accuracy-chart text.y').length"), 3)
         self.assertIn("target 70", self.text("#accuracy-chart"))
+        for chart, unit, first in (("#accuracy-chart", "rows answered right, %", "0\u202f%"), ("#loss-chart", "nats per row", "1.0")):
+            titles = self.browser.run(f"[...document.querySelectorAll('{chart} text.title')].map(t => t.textContent)")
+            self.assertEqual(titles, ["round", unit])
+            self.assertEqual(self.text(f"{chart} text.y"), first)
+            self.assertEqual(self.text(f"{chart} text.x"), "1")
         label = self.browser.run("document.querySelector('#accuracy-chart svg').getAttribute('aria-label')")
         self.assertIn("in round 12", label)
         box = self.browser.run("(() => { const b = document.querySelector('#accuracy-chart .series circle:nth-of-type(6)')"
@@ -149,11 +154,21 @@ class Page(unittest.TestCase):
         self.shoot("empty-dark")
         self.assert_clean()
 
+    def test_glossary(self):
+        self.open(fixtures.running())
+        self.assertFalse(self.visible(".words"))
+        self.browser.run("document.querySelector('#words-card summary').click()")
+        self.assertTrue(self.visible(".words"))
+        self.assertIn("Only adapters travel", self.text(".words"))
+        self.shoot("glossary-light")
+        self.assert_clean()
+
     def test_failed(self):
         self.open(fixtures.failed())
         self.assertEqual(self.text("#state"), "failed")
         self.assertIn("abandoned 10 times", self.text("#message"))
         self.assertIn("refused: found base", self.text("#clients"))
+        self.assertEqual(self.browser.run("document.querySelector('#clients tbody tr').className"), "on refused")
         self.shoot("failed-light")
         self.assert_clean()
 

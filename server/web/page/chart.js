@@ -2,7 +2,7 @@
 
 import {el, svg} from "/dom.js";
 
-const margin = {top: 14, right: 14, bottom: 28, left: 56};
+const margin = {top: 30, right: 16, bottom: 46, left: 48};
 
 // Round steps: 1, 2 or 5 times a power of ten.
 export function niceStep(span, wanted) {
@@ -12,9 +12,10 @@ export function niceStep(span, wanted) {
 }
 
 export class Chart {
-  // series: [{key, name}]; format: value -> text; bounds: the range a value can have.
-  constructor(host, {series, format, bounds, label, empty}) {
-    Object.assign(this, {host, series, format, bounds, label, emptyText: empty});
+  // series: [{key, name}]; format: value -> text; unit: the title of the y axis; bounds: the range a value can have; fromZero: whether the
+  // axis always shows zero.
+  constructor(host, {series, format, unit, bounds, fromZero, label, empty}) {
+    Object.assign(this, {host, series, format, unit, bounds, fromZero, label, emptyText: empty});
     this.data = {points: [], last: 1, target: null};
     this.focus = null;
     this.tip = el("div", {class: "tip", hidden: ""});
@@ -43,7 +44,7 @@ export class Chart {
   draw() {
     const width = this.host.clientWidth;
     if (width === 0) return;
-    const height = Math.round(Math.max(200, Math.min(260, width * 0.5)));
+    const height = Math.round(Math.max(220, Math.min(290, width * 0.58)));
     const {points, last, target} = this.data;
     const values = points.flatMap((p) => this.series.map((s) => p[s.key])).filter((v) => v !== null);
     this.note.hidden = values.length > 0;
@@ -51,16 +52,18 @@ export class Chart {
     this.canvas.setAttribute("width", width);
     this.canvas.setAttribute("height", height);
     this.canvas.setAttribute("aria-label", this.describe(points));
-    this.setScales(width, height, target === null ? values : [...values, target], last);
+    this.setScales(width, height, [...values, ...target === null ? [] : [target], ...this.fromZero ? [0] : []], last);
     this.canvas.replaceChildren(this.axes(width, height), ...this.targetLine(width, target),
         ...this.series.map((s) => this.line(s, points, height)), this.cursor = svg("g", {class: "cursor"}));
     this.focusOn(this.focus);
   }
 
   setScales(width, height, values, last) {
-    let low = values.length > 0 ? Math.min(...values) : 0;
-    let high = values.length > 0 ? Math.max(...values) : 1;
-    if (high - low < 1e-6) {
+    let low = Math.min(...values);
+    let high = Math.max(...values);
+    if (values.length === 0 || low === 0 && high === 0) {
+      [low, high] = [0, 1];
+    } else if (high - low < 1e-6) {
       low -= 0.05 * Math.max(1, Math.abs(low));
       high += 0.05 * Math.max(1, Math.abs(high));
     }
@@ -81,19 +84,27 @@ export class Chart {
       group.append(svg("line", {x1: margin.left, x2: width - margin.right, y1: y, y2: y}),
           svg("text", {x: margin.left - 10, y: y + 4, class: "y"}, this.format(value, this.yStep)));
     }
-    const xStep = Math.max(1, Math.round(niceStep(this.last - 1, Math.min(8, width / 70))));
-    for (let round = xStep; round <= this.last; round += xStep) {
+    for (const round of this.roundTicks(width)) {
       group.append(svg("text", {x: this.x(round), y: height - margin.bottom + 20, class: "x"}, String(round)));
     }
-    group.append(svg("text", {x: margin.left - 10, y: height - margin.bottom + 20, class: "unit"}, "round"));
+    group.append(svg("text", {x: (margin.left + width - margin.right) / 2, y: height - 6, class: "x title"}, "round"),
+        svg("text", {x: 0, y: 12, class: "title"}, this.unit));
     return group;
+  }
+
+  // The first round and then round numbers.
+  roundTicks(width) {
+    const step = Math.max(1, Math.round(niceStep(this.last - 1, Math.min(8, width / 60))));
+    const ticks = [1];
+    for (let round = step > 1 ? step : 2; round <= this.last; round += step) ticks.push(round);
+    return ticks;
   }
 
   targetLine(width, target) {
     if (target === null) return [];
     const y = this.y(target);
     return [svg("line", {class: "target", x1: margin.left, x2: width - margin.right, y1: y, y2: y}),
-        svg("text", {class: "target-text", x: width - margin.right, y: y - 6}, `target ${this.format(target)}`)];
+        svg("text", {class: "target-text", x: margin.left + 6, y: y - 6}, `target ${this.format(target)}`)];
   }
 
   line(series, points, height) {
@@ -102,7 +113,7 @@ export class Chart {
     if (known.length === 0) return group;
     const at = (p) => `${this.x(p.round).toFixed(1)},${this.y(p[series.key]).toFixed(1)}`;
     const path = `M${known.map(at).join("L")}`;
-    if (this.series.length === 1 && known.length > 1) {
+    if (this.fromZero && known.length > 1) {
       const floor = height - margin.bottom;
       group.append(svg("path", {class: "area",
         d: `${path}L${this.x(known.at(-1).round)},${floor}L${this.x(known[0].round)},${floor}Z`}));

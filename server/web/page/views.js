@@ -18,11 +18,11 @@ let chosen = null;
 let allRounds = false;
 
 const accuracyChart = new Chart(byId("accuracy-chart"), {
-  series: [{key: "accuracy", name: "Accuracy"}], bounds: [0, 1], label: "Accuracy by round",
+  series: [{key: "accuracy", name: "Accuracy"}], bounds: [0, 1], unit: "rows answered right, %", fromZero: true, label: "Accuracy by round",
   format: (value, step = 0.001) => f.percent(value, step >= 0.01 ? 0 : 1), empty: "The curve starts with the first evaluation.",
 });
 const lossChart = new Chart(byId("loss-chart"), {
-  series: [{key: "loss", name: "Held-out rows"}, {key: "train", name: "While training"}], bounds: [0, Infinity], label: "Loss by round",
+  series: [{key: "loss", name: "Held-out rows"}, {key: "train", name: "While training"}], bounds: [0, Infinity], unit: "nats per row", fromZero: false, label: "Loss by round",
   format: (value, step = 0.001) => f.decimal(value, step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 3),
   empty: "The curve starts with the first round.",
 });
@@ -105,7 +105,7 @@ function renderHero(job) {
   setText(byId("state"), states[job.state] ?? "unknown");
   setClass(byId("state"), `pill ${states[job.state]}`);
   const clients = (status.clients ?? []).filter((c) => c.connected).length;
-  setText(byId("job-title"), `Fine-tuning ${baseName(job.config?.base?.path) || "a frozen base"} on the data of ` +
+  setText(byId("job-title"), `${job.state === "FINISHED" ? "Fine-tuned" : "Fine-tuning"} ${baseName(job.config?.base?.path) || "a frozen base"} on the data of ` +
       `${clients > 0 ? f.plural(clients, "client") : "its clients"}, without moving it`);
   setText(byId("how"), explanation(job));
   const ended = job.ended_ms > 0;
@@ -126,12 +126,12 @@ function explanation(job) {
   const labels = task?.labels ?? [];
   const names = labels.length > 4 ? `${labels.slice(0, 3).join(", ")} and so on` : labels.join(", ");
   const form = adapter?.form === "lora" ? "LoRA" : adapter?.form ?? "";
-  const rank = adapter?.config?.r === undefined ? "" : ` of rank ${adapter.config.r}`;
+  const rank = adapter?.config?.rank === undefined ? "" : ` of rank ${adapter.config.rank}`;
   const size = Number(job.adapter_parameters) > 0 ?
       ` (${f.count(job.adapter_parameters)} numbers, ${f.bytes(4 * Number(job.adapter_parameters))})` : "";
-  return `${labels.length > 0 ? `The task: sort rows into ${f.plural(labels.length, "label")} (${names}). ` : ""}` +
+  return `${labels.length > 0 ? `The task: give each row one of ${f.plural(labels.length, "label")} (${names}). ` : ""}` +
       `The base stays frozen on every client. Each round the clients get a small ${form} adapter${rank}${size}, train it on their own ` +
-      `rows and send it back; ${aggregator?.name ?? "the coordinator"} combines the answers into the next one.`;
+      `rows and send it back; the ${aggregator?.name ?? "aggregation"} rule combines the answers into the next one.`;
 }
 
 function phaseText(job) {
@@ -179,18 +179,20 @@ function renderTiles(job) {
   const connected = (status.clients ?? []).filter((c) => c.connected);
   const rows = connected.reduce((sum, c) => sum + Number(c.train_examples), 0);
   const updates = (job.rounds ?? []).reduce((sum, r) => sum + Number(r.updates), 0);
+  const ended = Number(job.ended_ms) > 0;
   const tiles = [
-    {name: "Accuracy now", value: f.percent(last?.accuracy), note: change || (last === undefined ? "not evaluated yet" : `in round ${last.round}`), big: true},
+    {name: ended ? "Accuracy at the end" : "Accuracy now", key: "accuracy", value: f.percent(last?.accuracy), note: change || (last === undefined ? "not evaluated yet" : `in round ${last.round}`), big: true},
     {name: "Best", value: evaluated.length > 0 ? f.percent(job.best_accuracy) : f.none,
       note: evaluated.length > 0 ? `in round ${job.best_round}` : "not evaluated yet", best: true},
-    {name: "Clients", value: `${f.count(connected.length)}`, note: `${f.count(rows)} rows to learn from`},
-    {name: "Sent by clients", value: f.bytes(job.bytes_up), note: updates > 0 ? `${f.plural(updates, "update")}` : "no update yet"},
-    {name: "Sent to clients", value: f.bytes(job.bytes_down), note: "adapters to start from"},
+    {name: "Clients", value: `${f.count(connected.length)}`, note: `${f.count(rows)} rows to train on`},
+    {name: "Uploaded by clients", value: f.bytes(job.bytes_up), note: updates > 0 ? `in ${f.plural(updates, "update")}` : "no update yet"},
+    {name: "Downloaded by clients", value: f.bytes(job.bytes_down), note: "adapters to start from"},
   ];
-  mirror(byId("tiles"), tiles, (tile) => tile.name,
+  mirror(byId("tiles"), tiles, (tile) => tile.key ?? tile.name,
       (tile) => el("div", {class: "tile"}, el("h2", {}, tile.name), el("p", {class: "value"}), el("p", {class: "note"})),
       (node, tile) => {
         setClass(node, `tile${tile.big ? " big" : ""}${tile.best ? " best" : ""}`);
+        setText(node.children[0], tile.name);
         setText(node.children[1], tile.value);
         setText(node.children[2], tile.note);
       });
@@ -221,22 +223,23 @@ function renderClients(clients) {
   setText(byId("clients-hint"), connected === clients.length ? `${f.count(connected)} connected` :
       `${f.count(connected)} of ${f.count(clients.length)} connected`);
   mirror(byId("clients").tBodies[0], clients, (c) => c.client_id, () => {
-    const row = cells([["th", "client"], ["td", "activity", "Now"], ["td", "num", "Rows"], ["td", "num", "Tokens/s"],
-      ["td", "num", "Sent"], ["td", "num", "Received"], ["td", "num", "Last seen"]]);
+    const row = cells([["th", "client"], ["td", "activity", "Now"], ["td", "num", "Training rows"], ["td", "num", "Tokens/s"],
+      ["td", "num", "Uploaded"], ["td", "num", "Downloaded"], ["td", "num", "Last seen"]]);
     row.cells[0].append(el("div", {class: "who"}, el("span", {class: "dot", "aria-hidden": "true"}), el("span", {class: "id"}),
         el("span", {class: "device"})));
     row.cells[1].append(el("span", {class: "doing"}), el("span", {class: "meter", "aria-hidden": "true"}, el("i")));
     return row;
   }, (row, client) => {
-    const active = client.connected && client.activity !== "idle";
-    setClass(row, `${client.connected ? "on" : "off"}${active ? " active" : ""}${client.activity.startsWith("refused") ? " refused" : ""}`);
+    const refused = client.connected && client.activity.startsWith("refused");
+    const active = client.connected && client.activity !== "idle" && !refused;
+    setClass(row, `${client.connected ? "on" : "off"}${active ? " active" : ""}${refused ? " refused" : ""}`);
     const [, id, device] = row.cells[0].firstChild.children;
     setText(id, client.client_id);
     setText(device, client.device);
     const [doing, meter] = row.cells[1].children;
     const total = Number(client.steps_total);
     const moving = active && total > 0;
-    setText(doing, !client.connected ? "gone" :
+    setText(doing, !client.connected ? "disconnected" :
         moving ? `${client.activity} ${f.percent(Math.min(1, Number(client.steps_done) / total), 0)}` : client.activity || "idle");
     show(meter, moving);
     meter.firstChild.style.transform = `scaleX(${moving ? Math.min(1, Number(client.steps_done) / total) : 0})`;
