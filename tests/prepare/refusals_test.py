@@ -220,7 +220,8 @@ class UsageRefusalsTest(PrepareTestCase):
     def test_mistakes_of_the_command_line(self):
         for options in (["--nosuch"], ["--format", "xml"], ["--max-length", "0"], ["--max-length", "x"],
                         ["--splits", ","], ["--test-fraction", "1"], ["--test-fraction", "-0.1"],
-                        ["--test-fraction", "nan"], ["--test-fraction", "0.1", "--split-column", "split"], ["another.tsv"]):
+                        ["--test-fraction", "nan"], ["--test-fraction", "0.1", "--split-column", "split"],
+                        ["another.tsv"]):
             self.assert_refused("INVALID_ARGUMENT", "weft prepare --help", options=options)
 
 
