@@ -71,7 +71,9 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? weft::kExitOk : weft::kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::fprintf(stderr, "%s\n", weft::ErrorLine("weft-coordinator", absl::InvalidArgumentError(error.what())).c_str());
+    return weft::kExitUsage;
   }
   const absl::Status status = weft::Run(flags, stop);
   if (!status.ok()) std::fprintf(stderr, "%s\n", weft::ErrorLine("weft-coordinator", status).c_str());

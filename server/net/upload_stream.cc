@@ -7,6 +7,13 @@
 #include "server/net/grpc_status.h"
 
 namespace weft::server {
+namespace {
+
+absl::Status BrokenOff() {
+  return absl::CancelledError("upload broken off by the client, the connection, or a message over max_message_bytes");
+}
+
+}  // namespace
 
 UploadStream* UploadStream::Start(const Shared& shared, grpc::CallbackServerContext* call) {
   auto* stream = new UploadStream(shared, call);
@@ -23,6 +30,19 @@ void UploadStream::OnReadDone(bool ok) {
   } else {
     shared_.work->Post([this] { HandleChunk(); });
   }
+}
+
+void UploadStream::OnDone() {
+  if (!truncated_.has_value()) {
+    delete this;
+    return;
+  }
+  // The call is not there any more when the work runs.
+  const absl::Status why = call_->IsCancelled() ? BrokenOff() : *truncated_;
+  shared_.work->Post([this, why] {
+    shared_.coordinator->AbandonUpload(*ticket_, why);
+    delete this;
+  });
 }
 
 void UploadStream::HandleStart() {
@@ -57,7 +77,12 @@ absl::Status UploadStream::Receive() {
 }
 
 void UploadStream::HandleEnd() {
+  const bool whole = !decoder_.has_value() || decoder_->received_bytes() == decoder_->total_bytes();
   absl::StatusOr<Adapter> adapter = Complete();
+  if (absl::IsInvalidArgument(adapter.status()) && !whole) {
+    truncated_ = adapter.status();
+    return Finish(ToGrpcStatus(*truncated_));
+  }
   if (!adapter.ok()) return End(adapter.status());
   const uint64_t ticket = *ticket_;
   ticket_.reset();
@@ -69,8 +94,7 @@ absl::StatusOr<Adapter> UploadStream::Complete() {
     return absl::AbortedError(absl::StrCat("upload stalled: nothing came for ",
                                            absl::FormatDuration(shared_.stalls->limit()), "; it may be sent again"));
   }
-  if (call_->IsCancelled())
-    return absl::CancelledError("upload broken off by the client, the connection, or a message over max_message_bytes");
+  if (call_->IsCancelled()) return BrokenOff();
   if (!decoder_.has_value()) {
     return absl::InvalidArgumentError("upload ended before its start; expected facts and header, then chunks");
   }

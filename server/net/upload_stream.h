@@ -36,7 +36,7 @@ class UploadStream final : public grpc::ServerReadReactor<proto::UploadMessage> 
       : shared_(shared), call_(call), watched_(shared.stalls, call) {}
 
   void OnReadDone(bool ok) override;
-  void OnDone() override { delete this; }
+  void OnDone() override;
 
   // On a work queue, one at a time; each ends in the next read or in Finish.
   void HandleStart();
@@ -54,6 +54,8 @@ class UploadStream final : public grpc::ServerReadReactor<proto::UploadMessage> 
   proto::UploadMessage message_;
   std::optional<uint64_t> ticket_;
   std::optional<AdapterDecoder> decoder_;
+  // Set when the messages ended too early: only OnDone tells a client that ended them from a connection that broke.
+  std::optional<absl::Status> truncated_;
   StallWatch::Entry watched_;
 };
 

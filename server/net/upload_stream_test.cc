@@ -74,6 +74,7 @@ TEST_F(UploadStreamTest, Upload_ACorruptedChunkIsRefused) {
 TEST_F(UploadStreamTest, Upload_AMissingTailIsRefused) {
   chunks_.pop_back();
   EXPECT_EQ(Upload().error_code(), StatusCode::INVALID_ARGUMENT);
+  fake_.WaitFor("abandon 1 INVALID_ARGUMENT");
   ExpectAbandoned("INVALID_ARGUMENT");
 }
 

@@ -51,7 +51,7 @@ class Page(unittest.TestCase):
         return self.browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
 
     def visible(self, selector):
-        return self.browser.run(f"document.querySelector({json.dumps(selector)}).offsetParent !== null")
+        return self.browser.run(f"document.querySelector({json.dumps(selector)}).checkVisibility()")
 
     def shoot(self, name):
         self.browser.screenshot(os.path.join(ARGS.out, name + ".png"))
