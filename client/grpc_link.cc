@@ -56,7 +56,10 @@ absl::StatusOr<proto::Welcome> GrpcLink::Connect(const proto::Hello& hello) {
   proto::ClientMessage message;
   *message.mutable_hello() = hello;
   proto::ServerMessage reply;
-  if (!stream_->Write(message) || !stream_->Read(&reply)) {
+  // A Write that fails says the stream has ended; why, and what came before, shows in the Read. Finish would wait for
+  // ever for messages that nobody reads.
+  stream_->Write(message);
+  if (!stream_->Read(&reply)) {
     const absl::Status status = StatusOf(FinishStream(), call);
     if (!status.ok() && !absl::IsUnavailable(status)) return status;
     return absl::UnavailableError(absl::StrCat("no coordinator answers at ", options_.address, " (", status.message(),

@@ -77,7 +77,8 @@ class BadInputTest(Cluster):
 
     def test_port_in_use(self):
         self.start_coordinator()
-        self.coordinator_fails(4, f"port {self.port} is in use", words=["--set", f"listen=127.0.0.1:{self.port}"])
+        self.coordinator_fails(4, f"port {self.port} is in use", 
+                               words=["--set", f"listen=127.0.0.1:{self.port}", "--set", f"state_dir={self.root / 'other'}"])
 
     def test_state_folder_in_use(self):
         self.start_coordinator()
@@ -112,7 +113,7 @@ class BadInputTest(Cluster):
 
     def test_adapter_larger_than_the_limit(self):
         self.start_coordinator(overrides=["max_adapter_bytes=1024"])
-        done = self.weft("submit", self.job_file(), "--set", "adapter.config.rank=1000", code=5)
+        done = self.weft("submit", self.job_file(), "--set", "adapter.config.rank=1000", code=2)
         self.assertIn("max_adapter_bytes", done.stderr)
 
     def test_base_without_weights(self):
