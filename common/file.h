@@ -14,8 +14,8 @@ namespace weft {
 // Whole file. NOT_FOUND when missing; other errors carry the path and errno text.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
-// Durable replacement: writes a temporary beside `path`, fsyncs it, renames it over `path`, fsyncs the folder. Readers see the
-// old or the new content, never a part. RESOURCE_EXHAUSTED when the disk is full; nothing is left behind then.
+// Durable replacement: writes a temporary beside `path`, fsyncs it, renames it over `path`, fsyncs the folder. Readers
+// see the old or the new content, never a part. RESOURCE_EXHAUSTED when the disk is full; nothing is left behind then.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 // The same from pieces, without joining them in memory.
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces);

@@ -10,13 +10,13 @@
 #define WEFT_MACRO_CONCAT(a, b) WEFT_MACRO_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr` is not OK.
-#define WEFT_RETURN_IF_ERROR(expr)                   \
-  do {                                               \
+#define WEFT_RETURN_IF_ERROR(expr)                                                \
+  do {                                                                            \
     if (absl::Status weft_status = (expr); !weft_status.ok()) return weft_status; \
   } while (false)
 
-#define WEFT_ASSIGN_OR_RETURN_IMPL(statusor, lhs, expr) \
-  auto statusor = (expr);                               \
+#define WEFT_ASSIGN_OR_RETURN_IMPL(statusor, lhs, expr)    \
+  auto statusor = (expr);                                  \
   if (!statusor.ok()) return std::move(statusor).status(); \
   lhs = *std::move(statusor)
 

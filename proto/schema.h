@@ -17,8 +17,8 @@ namespace weft::proto {
 // Protocol spoken over proto/service.proto; both ends must have the same.
 inline constexpr uint32_t kProtocolVersion = 1;
 
-// Fills every absent field that has a default, recursively. Sub-messages of singular message fields are created, so that
-// their defaults apply too (Struct and Duration fields without a default stay absent).
+// Fills every absent field that has a default, recursively. Sub-messages of singular message fields are created, so
+// that their defaults apply too (Struct and Duration fields without a default stay absent).
 void ApplyDefaults(google::protobuf::Message* message);
 
 // INVALID_ARGUMENT naming the field path ("training.batch_size"), the value found and what is expected;
@@ -27,7 +27,8 @@ absl::Status Validate(const google::protobuf::Message& message, std::string_view
 
 // Sets one scalar, Duration or enum-like field from its YAML text; repeated fields are appended to.
 // INVALID_ARGUMENT: "<text> is not a <kind>".
-absl::Status SetFromText(google::protobuf::Message* message, const google::protobuf::FieldDescriptor* field, const std::string& text);
+absl::Status SetFromText(google::protobuf::Message* message, const google::protobuf::FieldDescriptor* field,
+                         const std::string& text);
 
 // The field of `message` called `name`, or INVALID_ARGUMENT that lists the known names and the nearest one.
 absl::Status FindField(const google::protobuf::Message& message, const std::string& name, const std::string& path,

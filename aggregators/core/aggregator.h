@@ -15,13 +15,13 @@ namespace weft::aggregators {
 
 // What a rule is, for the checks before a job starts and for documents.
 struct Facts {
-  bool linear = false;                  // touches updates only through a weighted sum
-  bool needs_single_updates = false;    // needs (A_k, B_k) of each client apart
+  bool linear = false;                // touches updates only through a weighted sum
+  bool needs_single_updates = false;  // needs (A_k, B_k) of each client apart
   bool works_under_secure_aggregation = false;
   bool works_under_central_dp = false;
   bool changes_base = false;
-  // The update of a round's only client comes back: bit for bit where a value is 0 or of magnitude 2^-41 or more (-0.0 as 0.0), within
-  // 2^-65 where it is smaller.
+  // The update of a round's only client comes back: bit for bit where a value is 0 or of magnitude 2^-41 or more (-0.0
+  // as 0.0), within 2^-65 where it is smaller.
   bool returns_single_update = false;
 };
 
@@ -32,16 +32,19 @@ struct ClientUpdate {
   const Adapter& adapter;
 };
 
-// The rule that turns the updates of ONE round into the next adapter. Order of calls: Create; then any number of Validate, Accumulate,
-// MergeWith and Save in any order; then Finish once. FillPlan any time. Not thread-safe: callers serialise, and shard by MergeWith.
+// The rule that turns the updates of ONE round into the next adapter. Order of calls: Create; then any number of
+// Validate, Accumulate, MergeWith and Save in any order; then Finish once. FillPlan any time. Not thread-safe: callers
+// serialise, and shard by MergeWith.
 //
-// Laws (conformance.h runs them over every registered rule): any arrival order, any split into merged parts, a Save/Restore in the middle
-// give the same bits; a refused update leaves no trace; NaN, Inf, another layout, an absurd weight are refused naming the tensor.
+// Laws (conformance.h runs them over every registered rule): any arrival order, any split into merged parts, a
+// Save/Restore in the middle give the same bits; a refused update leaves no trace; NaN, Inf, another layout, an absurd
+// weight are refused naming the tensor.
 class Aggregator {
  public:
   virtual ~Aggregator() = default;
 
-  // The client's half of the rule: sets roles_trained, roles_sent and the bound on examples of a plan whose job, round, training and seed are set.
+  // The client's half of the rule: sets roles_trained, roles_sent and the bound on examples of a plan whose job, round,
+  // training and seed are set.
   virtual void FillPlan(proto::Plan* plan) const = 0;
   // INVALID_ARGUMENT when the update must not be folded. Changes nothing.
   virtual absl::Status Validate(const ClientUpdate& update) const = 0;
@@ -52,7 +55,8 @@ class Aggregator {
   // The next adapter. FAILED_PRECONDITION when nothing was accumulated.
   virtual absl::StatusOr<Adapter> Finish() && = 0;
 
-  // State as bytes, for a restart in mid-round; Restore replaces all state. DATA_LOSS when the bytes are not of this rule, layout and config.
+  // State as bytes, for a restart in mid-round; Restore replaces all state. DATA_LOSS when the bytes are not of this
+  // rule, layout and config.
   virtual absl::StatusOr<std::string> Save() const = 0;
   virtual absl::Status Restore(std::string_view state) = 0;
 
@@ -72,11 +76,12 @@ class Rule {
   virtual ~Rule() = default;
   virtual std::string_view name() const = 0;
   virtual Facts facts() const = 0;
-  // INVALID_ARGUMENT with the reason when this job can't run under this rule and config (unknown key, value out of range, form or layout that
-  // does not fit). Called at submit.
+  // INVALID_ARGUMENT with the reason when this job can't run under this rule and config (unknown key, value out of
+  // range, form or layout that does not fit). Called at submit.
   virtual absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const = 0;
   // `job` has passed CheckJob.
-  virtual absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job, const CreateOptions& options) const = 0;
+  virtual absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
+                                                             const CreateOptions& options) const = 0;
 };
 
 }  // namespace weft::aggregators

@@ -12,7 +12,8 @@
 
 namespace weft::aggregators {
 
-// Rules by plain name. An ordinary class; the process-wide one is filled by static registration (WEFT_REGISTER_RULE) in the rule's .cc file.
+// Rules by plain name. An ordinary class; the process-wide one is filled by static registration (WEFT_REGISTER_RULE) in
+// the rule's .cc file.
 class Registry {
  public:
   static Registry& Global();
@@ -31,11 +32,12 @@ class Registry {
 
 #define WEFT_REGISTER_RULE_CONCAT2(a, b) a##b
 #define WEFT_REGISTER_RULE_CONCAT(a, b) WEFT_REGISTER_RULE_CONCAT2(a, b)
-// At namespace scope of a rule's .cc file; the target needs alwayslink = True. A second rule of one name aborts at start.
-#define WEFT_REGISTER_RULE(RuleClass)                                                     \
-  static const bool WEFT_REGISTER_RULE_CONCAT(weft_rule_registered_, __COUNTER__) = [] {  \
+// At namespace scope of a rule's .cc file; the target needs alwayslink = True. A second rule of one name aborts at
+// start.
+#define WEFT_REGISTER_RULE(RuleClass)                                                                        \
+  static const bool WEFT_REGISTER_RULE_CONCAT(weft_rule_registered_, __COUNTER__) = [] {                     \
     if (!::weft::aggregators::Registry::Global().Register(std::make_unique<RuleClass>()).ok()) std::abort(); \
-    return true;                                                                          \
+    return true;                                                                                             \
   }()
 
 #endif  // WEFT_AGGREGATORS_CORE_REGISTRY_H_

@@ -134,7 +134,8 @@ class ArrowsTest(unittest.TestCase):
 class CoordinatorBinaryTest(unittest.TestCase):
     def test_no_libtorch_cuda_or_python_in_the_coordinator(self):
         binary = ROOT / "bazel-bin/server/weft-coordinator"
-        libraries = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout
+        listed = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout
+        libraries = re.sub(r"\(0x[0-9a-f]+\)", "", listed)  # addresses, which may spell anything
         self.assertIn("libgrpc++", libraries)
         for name in ("torch", "c10", "cuda", "python"):
             self.assertNotIn(name, libraries)

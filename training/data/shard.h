@@ -15,12 +15,12 @@
 
 namespace weft {
 
-// One split, mapped from disk. Immutable. Tensors of the file: input_ids I32 [tokens], row_offsets I64 [rows + 1], labels I32 [rows]; row i is
-// input_ids[row_offsets[i] .. row_offsets[i+1]), special tokens included.
+// One split, mapped from disk. Immutable. Tensors of the file: input_ids I32 [tokens], row_offsets I64 [rows + 1],
+// labels I32 [rows]; row i is input_ids[row_offsets[i] .. row_offsets[i+1]), special tokens included.
 class DataShard {
  public:
-  // DATA_LOSS: offsets that do not ascend or fit, lengths that disagree, a tensor not aligned to its elements. INVALID_ARGUMENT naming the row: a label outside [0, num_labels), a
-  // negative token; empty row.
+  // DATA_LOSS: offsets that do not ascend or fit, lengths that disagree, a tensor not aligned to its elements.
+  // INVALID_ARGUMENT naming the row: a label outside [0, num_labels), a negative token; empty row.
   static absl::StatusOr<std::unique_ptr<DataShard>> Open(const std::string& path, int64_t num_labels);
 
   int64_t rows() const { return static_cast<int64_t>(labels_.size()); }
@@ -38,12 +38,14 @@ class DataShard {
   std::span<const int32_t> labels_;
 };
 
-// A prepared folder. manifest.json: {"format": "weft-data", "version": 1, "task": "sequence_classification", "labels": [...],
-// "tokenizer_sha256": "...", "max_length": n, "splits": {"train": {"file": "train.safetensors", "rows": n, "tokens": n, "sha256": "..."}, ...}}.
+// A prepared folder. manifest.json: {"format": "weft-data", "version": 1, "task": "sequence_classification", "labels":
+// [...], "tokenizer_sha256": "...", "max_length": n, "splits": {"train": {"file": "train.safetensors", "rows": n,
+// "tokens": n, "sha256": "..."}, ...}}.
 class DataFolder {
  public:
-  // NOT_FOUND: folder, manifest or a named file missing (says to run `weft prepare`). INVALID_ARGUMENT: manifest malformed, or row counts that
-  // disagree with the file. An absent split has no shard; a split with no rows is an INVALID_ARGUMENT ("empty shard").
+  // NOT_FOUND: folder, manifest or a named file missing (says to run `weft prepare`). INVALID_ARGUMENT: manifest
+  // malformed, or row counts that disagree with the file. An absent split has no shard; a split with no rows is an
+  // INVALID_ARGUMENT ("empty shard").
   static absl::StatusOr<DataFolder> Open(const std::string& folder);
 
   const std::string& task() const { return task_; }
