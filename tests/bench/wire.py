@@ -92,4 +92,4 @@ class WireBench(Cluster):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(warnings="ignore")  # sockets of the proxy close with the process
