@@ -119,6 +119,8 @@ TEST_F(JobFileTest, LoadJob_ReadsTheWarmStart) {
   EXPECT_EQ(job->warm_start->ContentHash(), adapter.ContentHash());
   // A folder of another rank does not fit.
   EXPECT_FALSE(Load({absl::StrCat("warm_start=", Path("warm")), "adapter.config.rank=4"}).ok());
+  ExpectError(Load({absl::StrCat("warm_start=", Path("warm")), "adapter.config.alpha=3.5"}),
+              absl::StatusCode::kInvalidArgument, "scale");
 }
 
 TEST_F(JobFileTest, LoadJob_MissingWarmStart) {

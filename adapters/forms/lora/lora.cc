@@ -103,6 +103,8 @@ class Lora : public Form {
         {"layers_pattern", nullptr}};
   }
 
+  double Scale() const override { return config_.alpha() / static_cast<double>(config_.rank()); }
+
  private:
   const proto::LoraConfig config_;
 };
