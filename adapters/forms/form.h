@@ -28,8 +28,8 @@ class Form {
   // adapter_config.json of PEFT without the fields that depend on the task (task_type, modules_to_save,
   // base_model_name_or_path).
   virtual nlohmann::json PeftConfig() const = 0;
-  // What multiplies the tensors where they act (alpha / rank of LoRA), 1 where nothing does: values made under one scale
-  // are another adapter under another.
+  // What multiplies the tensors where they act (alpha / rank of LoRA), 1 where nothing does: values made under one
+  // scale are another adapter under another.
   virtual double Scale() const = 0;
 };
 
