@@ -65,8 +65,10 @@ class GrpcLinkTest : public testing::Test {
 
   // Sends `adapter`, after `spoil` had its way with each message.
   void ServeDownload(const Adapter& adapter, std::function<bool(int index, proto::TensorMessage*)> spoil) {
-    federation_.download = [&adapter, spoil](grpc::ServerContext*, grpc::ServerWriter<proto::TensorMessage>* writer) {
-      AdapterEncoder encoder(adapter, 1000);
+    // A copy of its own: the call may outlive the test's body when its client has left.
+    federation_.download = [kept = std::make_shared<const Adapter>(adapter.Clone()), spoil](
+                               grpc::ServerContext*, grpc::ServerWriter<proto::TensorMessage>* writer) {
+      AdapterEncoder encoder(*kept, 1000);
       proto::TensorMessage message;
       *message.mutable_header() = encoder.Header();
       for (int index = 0; index == 0 || encoder.Next(message.mutable_chunk()); ++index) {

@@ -175,7 +175,7 @@ check_stop() {
 deploy/setup.sh
 bazel build //cli:weft # prepares the data
 deploy/demo/prepare.sh $CLIENTS
-WEFT_BASE=$(realpath .weft/demo/base)
+WEFT_BASE=$(realpath .weft/demo/all-MiniLM-L6-v2)
 export WEFT_BASE
 build_images
 check_images

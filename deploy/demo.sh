@@ -73,7 +73,7 @@ for ((i = 1; i <= CLIENTS; i++)); do
   cat >"$work/client-$i.yaml" <<Y
 coordinator: $WEFT_COORDINATOR
 client_id: client-$i
-base: .weft/demo/base
+base: .weft/demo/all-MiniLM-L6-v2
 data: .weft/demo/data/client-$i
 threads: $((cores > CLIENTS ? cores / CLIENTS : 1))
 Y

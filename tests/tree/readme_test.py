@@ -305,7 +305,7 @@ class FirstJobTest(unittest.TestCase):
         bases = list((ROOT / ".venv").glob(BASE))
         self.assertEqual(len(bases), 1, "run deploy/setup.sh --tests first")
         (self.root / ".weft/demo").mkdir(parents=True)
-        (self.root / ".weft/demo/base").symlink_to(bases[0])
+        (self.root / ".weft/demo/all-MiniLM-L6-v2").symlink_to(bases[0])
         self.port = free_port()
         for body in blocks(ROOT / "README.md", "yaml"):
             name = re.match(r"# (\.weft/mine/[\w.]+)\n", body)

@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bazel build //... >/dev/null 2>&1
-genfiles=$(bazel info bazel-genfiles 2>/dev/null)
+export flags="-std=c++20 -I. -I$(bazel info bazel-genfiles 2>/dev/null) -DCPPHTTPLIB_OPENSSL_SUPPORT -DSPDLOG_SHARED_LIB -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL"
 git ls-files '*.cc' | grep -vE '^training/(models|forms|[a-z_]*\.cc)' |
-  xargs -P "$(nproc)" -n 4 clang-tidy --quiet --warnings-as-errors='*' -- -std=c++20 -I. -I"$genfiles" -DCPPHTTPLIB_OPENSSL_SUPPORT \
-    -DSPDLOG_SHARED_LIB -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL
+  xargs -P "$(nproc)" -n 4 bash -c 'clang-tidy --quiet --warnings-as-errors="*" "$@" -- $flags' tidy
