@@ -201,7 +201,7 @@ TEST_F(PeftFolderTest, Read_RefusesAConfigThatIsNotPlainLora) {
                                                 {"peft_type", "PREFIX_TUNING"}};
   for (const auto& [key, value] : cases) {
     Write();
-    ChangeConfig([&](Json& config) { config[key] = value; });
+    ChangeConfig([key = key, &value = value](Json& config) { config[key] = value; });
     ExpectRefused(absl::StrCat("\"", key, "\""));
   }
 }

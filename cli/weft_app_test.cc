@@ -37,7 +37,7 @@ class WeftAppTest : public testing::Test {
   int Run(std::vector<std::string> words, bool terminal = false) {
     words.insert(words.begin(), "weft");
     words.insert(words.end(), {"--coordinator", admin_.address()});
-    return RunBare(std::move(words), terminal);
+    return RunBare(words, terminal);
   }
   int RunBare(const std::vector<std::string>& words, bool terminal = false) {
     out_.str("");

@@ -46,8 +46,9 @@ Daemon::Daemon(Options options)
 absl::Status Daemon::Run() {
   while (true) {
     absl::StatusOr<std::unique_ptr<Link>> made = options_.make_link();
-    const std::shared_ptr<Link> link = made.ok() ? std::shared_ptr<Link>(*std::move(made)) : nullptr;
-    const absl::Status status = link != nullptr ? Serve(link) : made.status();
+    absl::Status status = made.status();
+    const std::shared_ptr<Link> link = made.ok() ? *std::move(made) : nullptr;
+    if (link != nullptr) status = Serve(link);
     {
       MutexLock lock(mutex_);
       link_ = nullptr;
