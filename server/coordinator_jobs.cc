@@ -48,7 +48,7 @@ absl::Status CoordinatorImpl::LoadJobs() {
     job->machine = std::make_unique<JobMachine>(std::move(options));
     job->stored = std::move(from);
     absl::StatusOr<CheckedJob> checked = CheckJob(job->stored.config, options_.config);
-    if (checked.ok()) job->checked = *std::move(checked);
+    if (checked.ok()) job->checked = std::move(*checked);
     if (job->stored.ended.has_value()) {
       job->machine->End(job->stored.state, job->stored.message, *job->stored.ended);
     } else if (!checked.ok()) {

@@ -278,7 +278,7 @@ TEST_F(CoordinatorTest, Job_RunsWithClientsInThreads) {
   const std::string job = Submit(config);
   std::vector<std::thread> threads;
   for (auto& [id, client] : clients_) {
-    threads.emplace_back([this, &client, &job] {
+    threads.emplace_back([this, client = client.get(), &job] {
       for (uint64_t seen = 0; JobOf(job).state() <= proto::RUNNING;) {
         client->Work();
         seen = coordinator_->WaitForChange(seen, absl::Milliseconds(10));

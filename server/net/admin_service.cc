@@ -22,7 +22,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
   options_.work->Post([this, reactor, request, reply] {
     absl::StatusOr<proto::CoordinatorStatus> status = options_.coordinator->GetStatus(request->job_id());
-    if (status.ok()) *reply = *std::move(status);
+    if (status.ok()) *reply = std::move(*status);
     reactor->Finish(ToGrpcStatus(status.status()));
   });
   return reactor;
@@ -38,7 +38,7 @@ grpc::ServerUnaryReactor* AdminService::Stop(grpc::CallbackServerContext* call, 
   grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
   options_.work->Post([this, reactor, request, reply] {
     absl::StatusOr<proto::JobStatus> job = options_.coordinator->Stop(request->job_id());
-    if (job.ok()) *reply->mutable_job() = *std::move(job);
+    if (job.ok()) *reply->mutable_job() = std::move(*job);
     reactor->Finish(ToGrpcStatus(job.status()));
   });
   return reactor;
