@@ -11,7 +11,7 @@ clients=$1 folder=.weft/demo
 base=$folder/all-MiniLM-L6-v2
 python=.venv/bin/python
 stamp=$folder/prepared-$clients
-[[ -e $stamp ]] && exit 0
+[[ -e $stamp && -e $base/config.json ]] && exit 0  # the link dangles when .venv was made anew elsewhere
 
 echo "demo: preparing data for $clients clients" >&2
 mkdir -p "$folder/data"
