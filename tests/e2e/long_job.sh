@@ -22,8 +22,7 @@ for at in 2 5; do
   bazel-bin/server/weft-coordinator --config "$work/coordinator.yaml" 2>>"$work/logs/coordinator.log" &
   coordinator=$!
   echo "$coordinator" >"$work/coordinator.pid"
-  rounds_before=$at
-  until (($(rounds_done) >= rounds_before)); do sleep 0.2; done
+  until (($(rounds_done) >= at)); do sleep 0.2; done
 done
 wait "$demo"
 kill "$coordinator"
