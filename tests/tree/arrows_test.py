@@ -23,6 +23,9 @@ ARROWS = {
     "training": ["adapters", "proto", "kernels", "privacy", "common"],
     "server": ["aggregators/core", "privacy", "config", "adapters", "proto", "common"],
     "client": ["training/trainer.h", "training/data/shard.h", "privacy", "config", "adapters", "proto", "common"],
+    "simulation": [
+        "server/round", "server/selection", "client", "training/trainer.h", "training/data/shard.h", "aggregators/core", "privacy", "config", "adapters", "proto", "common",
+    ],
     "cli": ["proto", "config", "adapters", "privacy", "common"],
 }
 
@@ -31,8 +34,11 @@ LIBRARIES = {
     "proto": ["google/protobuf"],
     "config": ["google/protobuf", "yaml-cpp"],
     "adapters": ["google/protobuf", "nlohmann"],
-    "aggregators/core": [],
-    "aggregators/*": [],
+    "kernels": ["hwy"],
+    "privacy": ["openssl"],
+    "aggregators/core": ["google/protobuf", "eigen3"],
+    "aggregators/*": ["google/protobuf"],
+    "simulation": ["google/protobuf", "nlohmann", "CLI"],
     "training": ["google/protobuf", "nlohmann", "torch", "ATen", "c10"],
     "server": ["google/protobuf", "grpcpp", "httplib.h", "sqlite3.h", "spdlog", "nlohmann"],
     "client": ["google/protobuf", "grpcpp", "CLI"],
