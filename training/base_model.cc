@@ -41,10 +41,11 @@ absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::Open(const std::string& fo
   return base;
 }
 
-absl::StatusOr<TextClassifier> TextClassifier::Create(const BaseModel& base, const TorchForm& form,
-                                                      const NamedTensors& adapter, int64_t num_labels) {
-  WEFT_ASSIGN_OR_RETURN(AttachedForm attached, form.Attach(base.encoder().linears(), adapter));
-  TextClassifier result(base.encoder(), std::move(attached));
+absl::StatusOr<TextClassifier> TextClassifier::Create(const BaseModel& base, const std::vector<FrozenLinear>& linears,
+                                                      const TorchForm& form, const NamedTensors& adapter,
+                                                      int64_t num_labels) {
+  WEFT_ASSIGN_OR_RETURN(AttachedForm attached, form.Attach(linears, adapter));
+  TextClassifier result(base.encoder(), linears, std::move(attached));
   const std::string& head = base.description().head_name;
   WEFT_ASSIGN_OR_RETURN(result.head_weight_,
                         HeadTensor(base, adapter, head + ".weight", {num_labels, base.description().hidden_size}));
@@ -53,7 +54,7 @@ absl::StatusOr<TextClassifier> TextClassifier::Create(const BaseModel& base, con
 }
 
 at::Tensor TextClassifier::Logits(const PackedBatch& batch, DropoutSource& dropout) const {
-  return at::linear(encoder_->Forward(batch, form_, dropout), head_weight_, head_bias_);
+  return at::linear(encoder_->Forward(batch, *linears_, form_, dropout), head_weight_, head_bias_);
 }
 
 }  // namespace weft

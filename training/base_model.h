@@ -37,20 +37,23 @@ class BaseModel {
 };
 
 // A base with an adapter attached, as a classifier of texts: logits = W pooled + b, where the head's W and b are the
-// adapter's, or the base's own when the adapter has none. Refers to the base, which must outlive it, and shares the
-// adapter's tensors.
+// adapter's, or the base's own when the adapter has none. Refers to base and linears, which must outlive it, and shares
+// the adapter's tensors.
 class TextClassifier {
  public:
-  // INVALID_ARGUMENT: as TorchForm::Attach; a head of another shape; no head in the adapter nor in the base.
-  static absl::StatusOr<TextClassifier> Create(const BaseModel& base, const TorchForm& form,
-                                               const NamedTensors& adapter, int64_t num_labels);
+  // linears: the base's, or a job's in their place. INVALID_ARGUMENT: as TorchForm::Attach; a head of another shape; no
+  // head in the adapter nor in the base.
+  static absl::StatusOr<TextClassifier> Create(const BaseModel& base, const std::vector<FrozenLinear>& linears,
+                                               const TorchForm& form, const NamedTensors& adapter, int64_t num_labels);
   // [rows, labels].
   at::Tensor Logits(const PackedBatch& batch, DropoutSource& dropout) const;
 
  private:
-  TextClassifier(const Encoder& encoder, AttachedForm form) : encoder_(&encoder), form_(std::move(form)) {}
+  TextClassifier(const Encoder& encoder, const std::vector<FrozenLinear>& linears, AttachedForm form)
+      : encoder_(&encoder), linears_(&linears), form_(std::move(form)) {}
 
   const Encoder* encoder_;
+  const std::vector<FrozenLinear>* linears_;
   AttachedForm form_;
   at::Tensor head_weight_;  // [labels, hidden]
   at::Tensor head_bias_;    // [labels]

@@ -70,10 +70,10 @@ absl::Status Run(char** paths) {
   WEFT_ASSIGN_OR_RETURN(const Adapter adapter, ReadAdapter(paths[3], layout));
   std::set<std::string> roles;
   for (const TensorSpec& spec : layout->tensors()) roles.insert(spec.role);
-  const AdapterTensors tensors(adapter, roles, base->device());
+  const AdapterTensors tensors(adapter, roles, /*rank=*/0, base->device());
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<TorchForm> form, CreateTorchForm(job.adapter()));
   WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(*base, *form, tensors.tensors(), labels));
+                        TextClassifier::Create(*base, base->encoder().linears(), *form, tensors.tensors(), labels));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<DataShard> shard, DataShard::Open(paths[4], labels));
   std::vector<int64_t> rows(shard->rows());
   std::iota(rows.begin(), rows.end(), 0);

@@ -19,6 +19,7 @@
 #include "common/status_macros.h"
 #include "training/adapter_tensors.h"
 #include "training/data/schedule.h"
+#include "training/gradient_terms.h"
 #include "training/optimizer.h"
 
 namespace weft {
@@ -55,6 +56,35 @@ double Backpropagate(const TextClassifier& classifier, const PackedBatch& batch,
   return loss.item<double>();
 }
 
+// An optimizer over the part of the flat values that has one learning rate.
+struct OptimizedPart {
+  std::unique_ptr<Optimizer> optimizer;
+  at::Tensor values, gradients;
+};
+
+double ScaleOf(const proto::Plan& plan, const std::string& role) {
+  const auto found = plan.learning_rate_scale().find(role);
+  return found == plan.learning_rate_scale().end() ? 1 : found->second;
+}
+
+absl::StatusOr<std::vector<OptimizedPart>> CreateOptimizers(const proto::Plan& plan, AdapterTensors& adapter) {
+  const std::vector<AdapterTensors::Stretch>& stretches = adapter.stretches();
+  std::vector<OptimizedPart> parts;
+  for (size_t first = 0, next = 0; first < stretches.size(); first = next) {
+    const double scale = ScaleOf(plan, stretches[first].role);
+    while (next < stretches.size() && ScaleOf(plan, stretches[next].role) == scale) ++next;
+    proto::TrainingConfig config = plan.training();
+    config.set_learning_rate(config.learning_rate() * scale);
+    const int64_t begin = stretches[first].begin, end = stretches[next - 1].end;
+    OptimizedPart part{.optimizer = nullptr,
+                       .values = adapter.values().slice(0, begin, end),
+                       .gradients = adapter.gradients().slice(0, begin, end)};
+    WEFT_ASSIGN_OR_RETURN(part.optimizer, CreateOptimizer(config));
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
 absl::Status Diverged(int64_t step, const proto::TrainingConfig& training) {
   return absl::OutOfRangeError(absl::StrCat("the loss is not a finite number at step ", step + 1,
                                             "; lower training.learning_rate (", training.learning_rate(),
@@ -72,10 +102,11 @@ absl::StatusOr<TrainResult> TrainMember(const BaseModel& base, const PreparedJob
   const absl::Time start = absl::Now();
   const proto::TrainingConfig& training = plan.training();
   const std::set<std::string> roles(plan.roles_trained().begin(), plan.roles_trained().end());
-  AdapterTensors adapter(*member.start, roles, base.device());
+  AdapterTensors adapter(*member.start, roles, member.rank, base.device());
   WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(base, *job.form, adapter.tensors(), job.num_labels));
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Optimizer> optimizer, CreateOptimizer(training));
+                        TextClassifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
+  WEFT_ASSIGN_OR_RETURN(std::vector<OptimizedPart> parts, CreateOptimizers(plan, adapter));
+  GradientTerms terms(plan, member, adapter);
   DropoutSource dropout = at::detail::createCPUGenerator(MixSeed(member.seed, StreamId("dropout")));
   BatchSchedule schedule(member.shard->rows(), training.batch_size(), member.seed);
   const int64_t steps = StepsFor(training, member.shard->rows());
@@ -88,8 +119,9 @@ absl::StatusOr<TrainResult> TrainMember(const BaseModel& base, const PreparedJob
     adapter.gradients().zero_();
     const double loss = Backpropagate(classifier, *batch, dropout);
     if (!std::isfinite(loss)) return Diverged(step, training);
+    terms.Add();
     ClipGradient(training.clip_grad_norm(), adapter.gradients());
-    optimizer->Step(adapter.values(), adapter.gradients());
+    for (OptimizedPart& part : parts) part.optimizer->Step(part.values, part.gradients);
     meter.Add(step, loss, batch->rows());
     tokens += batch->tokens();
     if (!progress(step + 1, steps))
@@ -113,9 +145,9 @@ absl::StatusOr<proto::Evaluation> EvaluateMember(const BaseModel& base, const Pr
                                                  const proto::EvaluationPlan& plan, const CohortMember& member,
                                                  const ProgressFunction& progress) {
   const c10::InferenceMode no_gradients;
-  const AdapterTensors adapter(*member.start, /*roles_trained=*/{}, base.device());
+  const AdapterTensors adapter(*member.start, /*roles_trained=*/{}, member.rank, base.device());
   WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(base, *job.form, adapter.tensors(), job.num_labels));
+                        TextClassifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
   DropoutSource no_dropout;
   const int64_t total = RowsToEvaluate(plan, member.shard->rows());
   proto::Evaluation result;

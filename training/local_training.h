@@ -5,6 +5,7 @@
 // throws.
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "proto/plan.pb.h"
@@ -18,7 +19,11 @@ namespace weft {
 struct PreparedJob {
   std::shared_ptr<const Layout> layout;
   std::unique_ptr<TorchForm> form;
+  double scale = 1;  // of the form
   int64_t num_labels = 0;
+  // The base as the job sees it after base_round changes of it.
+  std::vector<FrozenLinear> linears;
+  int64_t base_round = 0;
 };
 
 // The plan has been checked against base and job. `progress` gets this member's own steps.

@@ -1,5 +1,7 @@
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <thread>
@@ -12,6 +14,8 @@
 #include "adapters/forms/form.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
+#include "training/adapter_tensors.h"
+#include "training/base_change.h"
 #include "training/base_model.h"
 #include "training/data/schedule.h"
 #include "training/device.h"
@@ -37,6 +41,9 @@ class TorchTrainer : public Trainer {
   absl::StatusOr<std::vector<proto::Evaluation>> Evaluate(const proto::EvaluationPlan& plan,
                                                           std::span<const CohortMember> cohort,
                                                           const ProgressFunction& progress) override;
+  absl::Status AddToBase(const std::string& job_id, int64_t round, const Adapter& step) override;
+  int64_t base_round(const std::string& job_id) const override;
+  void ResetBase(const std::string& job_id) override;
   const std::string& base_hash() const override { return base_hash_; }
   const std::string& device() const override { return device_; }
 
@@ -51,17 +58,38 @@ class TorchTrainer : public Trainer {
   std::map<std::string, PreparedJob> jobs_;  // by job_id
 };
 
+// A correction is made of tensors of the job.
+absl::Status CheckControl(const PreparedJob& job, const Layout& control) {
+  for (const TensorSpec& spec : control.tensors()) {
+    const TensorSpec* of_job = job.layout->Find(spec.name);
+    if (of_job != nullptr && of_job->shape == spec.shape) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "control tensor ", spec.name, " [", absl::StrJoin(spec.shape, ", "), "], ",
+        of_job == nullptr ? "the job's layout has no such tensor"
+                          : absl::StrCat("the job's tensor is [", absl::StrJoin(of_job->shape, ", "), "]")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMember(const PreparedJob& job, const CohortMember& member) {
+  if (!(member.start->layout() == *job.layout)) {
+    return absl::InvalidArgumentError(absl::StrCat("adapter of layout ", member.start->layout().hash(),
+                                                   ", the job's layout is ", job.layout->hash()));
+  }
+  if (member.shard->rows() == 0) {
+    return absl::InvalidArgumentError("empty shard; prepare data with at least one row");
+  }
+  if (const int64_t rank = LoraRank(*job.layout); member.rank < 0 || member.rank > rank) {
+    return absl::InvalidArgumentError(absl::StrCat("rank is ", member.rank, ", expected 0 (all) to ", rank,
+                                                   ", the components of the job's LoRA factors"));
+  }
+  return member.control == nullptr ? absl::OkStatus() : CheckControl(job, member.control->layout());
+}
+
 absl::Status CheckMembers(const PreparedJob& job, std::span<const CohortMember> cohort) {
   for (const CohortMember& member : cohort) {
-    if (!(member.start->layout() == *job.layout)) {
-      return absl::InvalidArgumentError(absl::StrCat("client ", member.client_id, ": adapter of layout ",
-                                                     member.start->layout().hash(), ", the job's layout is ",
-                                                     job.layout->hash()));
-    }
-    if (member.shard->rows() == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("client ", member.client_id, ": empty shard; prepare data with at least one row"));
-    }
+    if (const absl::Status status = CheckMember(job, member); !status.ok())
+      return absl::Status(status.code(), absl::StrCat("client ", member.client_id, ": ", status.message()));
   }
   return absl::OkStatus();
 }
@@ -69,17 +97,38 @@ absl::Status CheckMembers(const PreparedJob& job, std::span<const CohortMember> 
 absl::Status CheckRoles(const PreparedJob& job, const proto::Plan& plan) {
   std::set<std::string> known;
   for (const TensorSpec& spec : job.layout->tensors()) known.insert(spec.role);
-  if (plan.roles_trained().empty()) {
+  const auto refuse = [&](const std::string& what) {
     return absl::InvalidArgumentError(
-        absl::StrCat("plan: roles_trained is empty; the layout's roles are ", absl::StrJoin(known, ", ")));
-  }
+        absl::StrCat("plan: ", what, "; the layout's roles are ", absl::StrJoin(known, ", ")));
+  };
+  if (plan.roles_trained().empty()) return refuse("roles_trained is empty");
   for (const std::string& role : plan.roles_trained()) {
-    if (!known.contains(role)) {
-      return absl::InvalidArgumentError(absl::StrCat("plan: roles_trained names \"", role,
-                                                     "\"; the layout's roles are ", absl::StrJoin(known, ", ")));
-    }
+    if (!known.contains(role)) return refuse(absl::StrCat("roles_trained names \"", role, "\""));
+  }
+  for (const auto& [role, scale] : plan.learning_rate_scale()) {
+    if (!known.contains(role)) return refuse(absl::StrCat("learning_rate_scale names \"", role, "\""));
+    if (scale >= 0 && std::isfinite(scale)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("plan: learning_rate_scale of ", role, " is ", scale, ", expected a number from 0 on"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckTerms(const PreparedJob& job, const proto::Plan& plan) {
+  if (!(plan.proximal_mu() >= 0 && std::isfinite(plan.proximal_mu()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("plan: proximal_mu is ", plan.proximal_mu(), ", expected a number from 0 on"));
+  }
+  if (!plan.has_rank_pruning()) return absl::OkStatus();
+  const proto::RankPruning& pruning = plan.rank_pruning();
+  if (LoraRank(*job.layout) == 0) {
+    return absl::InvalidArgumentError("plan: rank_pruning needs LoRA factors, the job's layout has none");
+  }
+  if (pruning.lambda() >= 0 && std::isfinite(pruning.lambda()) && pruning.gamma() > 0 && pruning.gamma() <= 1) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("plan: rank_pruning has lambda ", pruning.lambda(), " and gamma ",
+                                                 pruning.gamma(), ", expected lambda from 0 on and 0 < gamma <= 1"));
 }
 
 absl::StatusOr<std::shared_ptr<const Layout>> TorchTrainer::PrepareJob(const proto::JobOffer& job) {
@@ -88,7 +137,15 @@ absl::StatusOr<std::shared_ptr<const Layout>> TorchTrainer::PrepareJob(const pro
   PreparedJob prepared;
   WEFT_ASSIGN_OR_RETURN(prepared.layout, MakeLayout(config, job.task(), base_->description()));
   WEFT_ASSIGN_OR_RETURN(prepared.form, CreateTorchForm(config));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(config));
+  prepared.scale = form->Scale();
   prepared.num_labels = job.task().labels_size();
+  if (const auto found = jobs_.find(job.job_id()); found != jobs_.end()) {
+    prepared.linears = std::move(found->second.linears);
+    prepared.base_round = found->second.base_round;
+  } else {
+    prepared.linears = base_->encoder().linears();
+  }
   const std::shared_ptr<const Layout> layout = prepared.layout;
   jobs_.insert_or_assign(job.job_id(), std::move(prepared));
   return layout;
@@ -117,6 +174,7 @@ absl::StatusOr<std::vector<TrainResult>> TorchTrainer::Train(const proto::Plan& 
   WEFT_ASSIGN_OR_RETURN(const PreparedJob* job, FindJob(plan.job_id()));
   WEFT_RETURN_IF_ERROR(CheckLength(plan.training().max_length()));
   WEFT_RETURN_IF_ERROR(CheckRoles(*job, plan));
+  WEFT_RETURN_IF_ERROR(CheckTerms(*job, plan));
   WEFT_RETURN_IF_ERROR(CheckMembers(*job, cohort));
   int64_t done = 0, total = 0;
   for (const CohortMember& member : cohort) total += StepsFor(plan.training(), member.shard->rows());
@@ -158,6 +216,33 @@ absl::StatusOr<std::vector<proto::Evaluation>> TorchTrainer::Evaluate(const prot
   });
   WEFT_RETURN_IF_ERROR(status);
   return results;
+}
+
+absl::Status TorchTrainer::AddToBase(const std::string& job_id, int64_t round, const Adapter& step) {
+  WEFT_RETURN_IF_ERROR(FindJob(job_id).status());
+  PreparedJob& job = jobs_.at(job_id);
+  if (round != job.base_round + 1) {
+    return absl::FailedPreconditionError(absl::StrCat("job ", job_id, ": base step of round ", round,
+                                                      ", the last one applied is of round ", job.base_round,
+                                                      "; apply each once, in order, or reset the job's base"));
+  }
+  return CatchTorch([&]() -> absl::Status {
+    WEFT_ASSIGN_OR_RETURN(job.linears, AddToLinears(job.linears, step, job.scale));
+    job.base_round = round;
+    return absl::OkStatus();
+  });
+}
+
+int64_t TorchTrainer::base_round(const std::string& job_id) const {
+  const auto found = jobs_.find(job_id);
+  return found == jobs_.end() ? 0 : found->second.base_round;
+}
+
+void TorchTrainer::ResetBase(const std::string& job_id) {
+  const auto found = jobs_.find(job_id);
+  if (found == jobs_.end()) return;
+  found->second.linears = base_->encoder().linears();
+  found->second.base_round = 0;
 }
 
 }  // namespace

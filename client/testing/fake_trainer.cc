@@ -96,4 +96,18 @@ absl::StatusOr<std::vector<proto::Evaluation>> FakeTrainer::Evaluate(const proto
   return results;
 }
 
+absl::Status FakeTrainer::AddToBase(const std::string& job_id, int64_t round, const Adapter&) {
+  int64_t& last = base_rounds_[job_id];
+  if (round != last + 1) {
+    return absl::FailedPreconditionError(absl::StrCat("base step of round ", round, " after round ", last));
+  }
+  last = round;
+  return absl::OkStatus();
+}
+
+int64_t FakeTrainer::base_round(const std::string& job_id) const {
+  const auto found = base_rounds_.find(job_id);
+  return found == base_rounds_.end() ? 0 : found->second;
+}
+
 }  // namespace weft

@@ -37,6 +37,10 @@ class FakeTrainer : public Trainer {
   absl::StatusOr<std::vector<proto::Evaluation>> Evaluate(const proto::EvaluationPlan& plan,
                                                           std::span<const CohortMember> cohort,
                                                           const ProgressFunction& progress) override;
+  // Counts the rounds and changes nothing.
+  absl::Status AddToBase(const std::string& job_id, int64_t round, const Adapter& step) override;
+  int64_t base_round(const std::string& job_id) const override;
+  void ResetBase(const std::string& job_id) override { base_rounds_.erase(job_id); }
   const std::string& base_hash() const override { return base_hash_; }
   const std::string& device() const override { return device_; }
   // Members trained to the end so far.
@@ -51,6 +55,7 @@ class FakeTrainer : public Trainer {
   const BaseDescription base_;
   const std::string base_hash_;
   const std::string device_ = "fake";
+  std::map<std::string, int64_t> base_rounds_;  // by job_id
   std::atomic<int> trained_ = 0;
 };
 

@@ -86,8 +86,9 @@ absl::StatusOr<std::unique_ptr<Encoder>> Encoder::Create(const Family& family, c
   return encoder;
 }
 
-at::Tensor Encoder::Forward(const PackedBatch& batch, const AttachedForm& form, DropoutSource& dropout) const {
-  Pass pass{.batch = batch, .form = form, .dropout = dropout};
+at::Tensor Encoder::Forward(const PackedBatch& batch, const std::vector<FrozenLinear>& linears,
+                            const AttachedForm& form, DropoutSource& dropout) const {
+  Pass pass{.batch = batch, .linears = linears, .form = form, .dropout = dropout};
   at::Tensor x = Embed(batch);
   for (size_t i = 0; i < layers_.size(); ++i) x = RunLayer(layers_[i], x, /*first_only=*/i + 1 == layers_.size(), pass);
   return RunLinear(pooler_, x, pass).tanh();
@@ -111,9 +112,10 @@ at::Tensor Encoder::RunLayer(const Layer& layer, const at::Tensor& x, bool first
   return layer.output_norm.Forward(RunLinear(layer.output, inner, pass).add_(attended));
 }
 
-at::Tensor Encoder::RunLinear(size_t index, const at::Tensor& x, Pass& pass) const {
+at::Tensor Encoder::RunLinear(size_t index, const at::Tensor& x, Pass& pass) {
   const LinearAdapter* adapter = pass.form[index].get();
-  return adapter == nullptr ? linears_[index].Forward(x) : adapter->Forward(linears_[index], x, pass.dropout);
+  const FrozenLinear& linear = pass.linears[index];
+  return adapter == nullptr ? linear.Forward(x) : adapter->Forward(linear, x, pass.dropout);
 }
 
 at::Tensor Encoder::Norm::Forward(const at::Tensor& x) const {

@@ -29,8 +29,10 @@ class Encoder {
   // Modules a form can attach to, the pooler's last.
   const std::vector<FrozenLinear>& linears() const { return linears_; }
 
-  // Pooled first token of each row: tanh(dense(hidden state)), [rows, hidden]. `form` has an entry per linear.
-  at::Tensor Forward(const PackedBatch& batch, const AttachedForm& form, DropoutSource& dropout) const;
+  // Pooled first token of each row: tanh(dense(hidden state)), [rows, hidden]. `linears`: linears(), or what stands in
+  // their place, in their order. `form` has an entry per linear.
+  at::Tensor Forward(const PackedBatch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
+                     DropoutSource& dropout) const;
 
  private:
   struct Norm {
@@ -43,9 +45,10 @@ class Encoder {
     size_t query, key, value, attention_output, intermediate, output;
     Norm attention_norm, output_norm;
   };
-  // Where adapters and dropout of one pass come from.
+  // Where weights, adapters and dropout of one pass come from.
   struct Pass {
     const PackedBatch& batch;
+    const std::vector<FrozenLinear>& linears;
     const AttachedForm& form;
     DropoutSource& dropout;
   };
@@ -56,7 +59,7 @@ class Encoder {
   at::Tensor Embed(const PackedBatch& batch) const;  // [tokens, hidden]
   // x [tokens, hidden] -> [tokens, hidden], or [rows, hidden] when only first tokens are wanted.
   at::Tensor RunLayer(const Layer& layer, const at::Tensor& x, bool first_only, Pass& pass) const;
-  at::Tensor RunLinear(size_t index, const at::Tensor& x, Pass& pass) const;
+  static at::Tensor RunLinear(size_t index, const at::Tensor& x, Pass& pass);
 
   const EncoderConfig config_;
   at::Tensor word_embeddings_;      // [vocabulary, hidden]

@@ -59,7 +59,8 @@ at::Tensor Encode(const Encoder& encoder, const DataShard& shard, const std::vec
                   int64_t max_length = 16) {
   DropoutSource none;
   const AttachedForm no_form(encoder.linears().size());
-  return encoder.Forward(*PackRows(shard, rows, max_length, 3, encoder.config(), at::kCPU), no_form, none);
+  return encoder.Forward(*PackRows(shard, rows, max_length, 3, encoder.config(), at::kCPU), encoder.linears(), no_form,
+                         none);
 }
 
 double Difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }

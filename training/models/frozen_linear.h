@@ -11,7 +11,7 @@ namespace weft {
 // A linear module of the base that never trains: y = x W^T + b. As W is constant, the CPU keeps it twice in oneDNN's
 // own order, once for each direction, and products skip the packing that a general one does on every call (a sixth
 // faster here); elsewhere W is used where it lies. Immutable, threads may share it. Autograd graphs refer to it: it
-// must outlive them.
+// must outlive them. Copies share their tensors.
 class FrozenLinear {
  public:
   // Products on the CPU are prepared per number of rows: keep it to multiples of this, so that few have to be.
@@ -23,6 +23,8 @@ class FrozenLinear {
   const std::string& name() const { return name_; }
   int64_t out_features() const { return weight_.size(0); }
   int64_t in_features() const { return weight_.size(1); }
+  const at::Tensor& weight() const { return weight_; }  // [out, in]
+  const at::Tensor& bias() const { return bias_; }      // [out]
 
   // [n, in] -> [n, out], differentiable in x.
   at::Tensor Forward(const at::Tensor& x) const;
@@ -32,8 +34,8 @@ class FrozenLinear {
   at::Tensor InputGradient(const at::Tensor& y_gradient) const;
 
  private:
-  const std::string name_;
-  const at::Tensor weight_, bias_;
+  std::string name_;
+  at::Tensor weight_, bias_;
   at::Tensor packed_, packed_transposed_;  // W and W^T in oneDNN's order; undefined off the CPU
 };
 

@@ -106,8 +106,11 @@ class TorchLora : public TorchForm {
     for (size_t i = 0; i < linears.size(); ++i) {
       const auto a = tensors.find(linears[i].name() + kSuffixA), b = tensors.find(linears[i].name() + kSuffixB);
       if (a == tensors.end() || b == tensors.end()) continue;
-      WEFT_RETURN_IF_ERROR(CheckShape(a->first, a->second, config_.rank(), linears[i].in_features()));
-      WEFT_RETURN_IF_ERROR(CheckShape(b->first, b->second, linears[i].out_features(), config_.rank()));
+      // A client of a smaller rank brings factors that are cut; the scale stays the job's.
+      const int64_t components = a->second.dim() == 2 ? a->second.size(0) : 0;
+      const int64_t rank = components < 1 || components > config_.rank() ? config_.rank() : components;
+      WEFT_RETURN_IF_ERROR(CheckShape(a->first, a->second, rank, linears[i].in_features()));
+      WEFT_RETURN_IF_ERROR(CheckShape(b->first, b->second, linears[i].out_features(), rank));
       attached[i] = std::make_unique<LoraAdapter>(
           a->second, b->second, config_.alpha() / static_cast<double>(config_.rank()), config_.dropout());
       used += 2;
