@@ -4,27 +4,34 @@
 #include <bit>
 #include <cstddef>
 #include <cstring>
-#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/hash.h"
+#include "common/parallel.h"
 #include "common/status_macros.h"
+#include "kernels/fold.h"
+#include "kernels/fold_reference.h"
 
 namespace weft::aggregators {
 namespace {
 
-using Unsigned128 = unsigned __int128;
+using kernels::FoldFormat;
+using kernels::FoldSource;
 
 static_assert(std::endian::native == std::endian::little, "Save writes memory as it lies");
+static_assert(kBlockSize == kernels::kFoldBlock);
 
-constexpr int kUnitBits = 64;  // a unit is 2^-64
-constexpr uint32_t kMagnitudeMask = 0x7fffffff;
-constexpr char kMagic[] = "weft.exact_sum.1";
+constexpr char kMagic[] = "weft.exact_sum.2";
 constexpr size_t kMagicBytes = sizeof(kMagic) - 1;
 constexpr size_t kHashBytes = 32;
+// Elements that are folded at a time. Its limbs stay in the second cache, and a run of one update is long enough for
+// the hardware to read ahead. A multiple of the block, so that tiles begin at blocks.
+constexpr int64_t kTile = 4096;
+static_assert(kTile % kBlockSize == 0);
+constexpr int64_t kLowLimit = int64_t{1} << 55;
 
-// Fixed part of a saved state, followed by the elements and a SHA-256.
+// Fixed part of a saved state, followed by the limbs and a SHA-256.
 struct Header {
   char magic[kMagicBytes];
   char binding[kHashBytes];
@@ -34,80 +41,6 @@ struct Header {
   int64_t updates;
 };
 static_assert(sizeof(Header) == kMagicBytes + 2 * kHashBytes + 24, "no padding: every saved byte is defined");
-
-// p / 2^shift to the nearest integer, ties to even. p < 2^62, shift >= 1.
-uint64_t ShiftRightRounded(uint64_t p, int shift) {
-  if (shift >= 63) return 0;  // less than half
-  const uint64_t quotient = p >> shift;
-  const uint64_t rest = p - (quotient << shift);
-  const uint64_t half = uint64_t{1} << (shift - 1);
-  return quotient + (rest > half || (rest == half && (quotient & 1) != 0) ? 1 : 0);
-}
-
-// value * weight in units. |value| < 2^24 and weight < 2^38, so that the mantissa's product stays below 2^62 and the
-// result below 2^126.
-__int128 Units(float value, uint64_t weight) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t exponent = (bits & kMagnitudeMask) >> 23;
-  const uint64_t mantissa = (bits & 0x7fffff) | (exponent == 0 ? 0 : 0x800000);
-  // |value| is mantissa * 2^(max(exponent, 1) - 150).
-  const int shift = static_cast<int>(std::max(exponent, 1u)) - 150 + kUnitBits;
-  const uint64_t product = mantissa * weight;
-  const Unsigned128 units =
-      shift >= 0 ? static_cast<Unsigned128>(product) << shift : ShiftRightRounded(product, -shift);
-  return value < 0 ? -static_cast<__int128>(units) : static_cast<__int128>(units);
-}
-
-int BitWidth(Unsigned128 x) {
-  const auto high = static_cast<uint64_t>(x >> 64);
-  return high != 0 ? 64 + std::bit_width(high) : std::bit_width(static_cast<uint64_t>(x));
-}
-
-// 2^exponent for a normal fp32: -126 <= exponent <= 127.
-float PowerOfTwo(int exponent) { return std::bit_cast<float>(static_cast<uint32_t>(exponent + 127) << 23); }
-
-// sum / weight (in units) as the nearest fp32, ties to even. |sum| < 2^126, 1 <= weight < 2^38, |result| <= 2^24.
-float Quotient(__int128 sum, uint64_t weight) {
-  if (sum == 0) return 0;
-  const Unsigned128 magnitude = sum < 0 ? -static_cast<Unsigned128>(sum) : static_cast<Unsigned128>(sum);
-  // Scale by a power of two so that the integer quotient has 26 or 27 bits: 24 for the result, the rest to round by.
-  // The dividend then has at most 38 + 26 = 64 bits.
-  const int scale = std::bit_width(weight) + 26 - BitWidth(magnitude);
-  const Unsigned128 scaled = scale >= 0 ? magnitude << scale : magnitude >> -scale;
-  const bool cut = scale < 0 && (scaled << -scale) != magnitude;
-  const auto dividend = static_cast<uint64_t>(scaled);
-  const uint64_t quotient = dividend / weight;
-  const bool inexact = cut || dividend % weight != 0;
-
-  const int surplus = std::bit_width(quotient) - 24;  // 2 or 3
-  // The analyzer thinks of a quotient of 0, which the scale rules out.
-  uint64_t mantissa = quotient >> surplus;  // NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult)
-  const uint64_t rest = quotient - (mantissa << surplus);
-  const uint64_t half = uint64_t{1} << (surplus - 1);
-  if (rest > half || (rest == half && (inexact || (mantissa & 1) != 0))) ++mantissa;
-  // Exact: the mantissa is at most 2^24, and results are 0 or at least 2^-64 / 2^38, a normal number.
-  const float result = static_cast<float>(mantissa) * PowerOfTwo(surplus - scale - kUnitBits);
-  return sum < 0 ? -result : result;
-}
-
-// True for NaN, Inf and every magnitude of the limit or more: their bit patterns are not below the limit's.
-bool IsOutside(float value) {
-  return (std::bit_cast<uint32_t>(value) & kMagnitudeMask) >= std::bit_cast<uint32_t>(ExactSum::kValueLimit);
-}
-
-absl::Status CheckValues(const Adapter& adapter) {
-  const std::span<const float> values = adapter.values();
-  uint32_t largest = 0;  // NaN and Inf have larger patterns than any number
-  for (const float value : values) largest = std::max(largest, std::bit_cast<uint32_t>(value) & kMagnitudeMask);
-  if (largest < std::bit_cast<uint32_t>(ExactSum::kValueLimit)) return absl::OkStatus();
-  WEFT_RETURN_IF_ERROR(CheckFinite(adapter));
-  const auto bad = std::find_if(values.begin(), values.end(), IsOutside);
-  const TensorSpec& tensor = adapter.layout().TensorAt(bad - values.begin());
-  return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " holds ", *bad, " at element ",
-                                                 bad - values.begin() - tensor.offset,
-                                                 ", expected magnitudes below 2^24; the training has diverged, lower "
-                                                 "its learning rate"));
-}
 
 // `header` has been compared in size only.
 absl::Status CheckHeader(const Header& header, const Header& expected) {
@@ -137,38 +70,151 @@ Header MakeHeader(std::string_view binding, const Layout& layout, uint64_t total
   return header;
 }
 
+absl::Status WeightsTooLarge(const char* what, uint64_t found, uint64_t before) {
+  return absl::InvalidArgumentError(absl::StrCat(what, ": found ", found, " on top of ", before,
+                                                 ", expected a total of at most ", ExactSum::kMaxTotalWeight,
+                                                 "; lower the bound on the weight of one client"));
+}
+
+// A run of elements of one tensor. Begins at a multiple of kTile in it.
+struct Tile {
+  size_t tensor;
+  int64_t in_tensor;  // first element, from the tensor's beginning
+  int64_t size;
+};
+
+std::vector<Tile> TilesOf(const Layout& layout) {
+  std::vector<Tile> tiles;
+  for (size_t t = 0; t < layout.tensors().size(); ++t) {
+    const int64_t size = layout.tensors()[t].size;
+    for (int64_t begin = 0; begin < size; begin += kTile) tiles.push_back({t, begin, std::min(kTile, size - begin)});
+  }
+  return tiles;
+}
+
+// The updates of a group that share an encoding other than topk.
+struct Dense {
+  Encoding encoding;
+  FoldFormat format;
+  std::vector<FoldSource> sources;  // from the update's first byte on
+  std::vector<TensorPlace> places;  // int8, int4
+
+  // The sources from a tile on.
+  std::vector<FoldSource> At(const Layout& layout, const Tile& tile) const {
+    std::vector<FoldSource> moved = sources;
+    for (FoldSource& source : moved) {
+      const auto* const bytes = static_cast<const char*>(source.values);
+      const int64_t element = layout.tensors()[tile.tensor].offset + tile.in_tensor;
+      switch (encoding) {
+        case Encoding::kF32:
+          source.values = bytes + (element * 4);
+          break;
+        case Encoding::kInt8:
+        case Encoding::kInt4: {
+          const TensorPlace& place = places[tile.tensor];
+          source.scales = bytes + ((place.first_scale + (tile.in_tensor / kBlockSize)) * 4);
+          source.values =
+              bytes + place.first_code_byte + (encoding == Encoding::kInt4 ? tile.in_tensor / 2 : tile.in_tensor);
+          break;
+        }
+        default:
+          source.values = bytes + (element * 2);
+      }
+    }
+    return moved;
+  }
+};
+
+constexpr std::pair<Encoding, FoldFormat> kDenseFormats[] = {{Encoding::kF32, FoldFormat::kF32},
+                                                             {Encoding::kBf16, FoldFormat::kBf16},
+                                                             {Encoding::kF16, FoldFormat::kF16},
+                                                             {Encoding::kInt8, FoldFormat::kInt8},
+                                                             {Encoding::kInt4, FoldFormat::kInt4}};
+
+std::vector<Dense> GroupByEncoding(std::span<const EncodedUpdate* const> updates, std::span<const uint64_t> weights,
+                                   const Layout& layout) {
+  std::vector<Dense> groups;
+  for (const auto& [encoding, format] : kDenseFormats) {
+    Dense group{.encoding = encoding, .format = format, .sources = {}, .places = {}};
+    for (size_t k = 0; k < updates.size(); ++k) {
+      if (updates[k]->encoding() != encoding) continue;
+      group.sources.push_back({.values = updates[k]->bytes().data(), .scales = nullptr, .weight = weights[k]});
+    }
+    if (group.sources.empty()) continue;
+    const bool in_blocks = encoding == Encoding::kInt8 || encoding == Encoding::kInt4;
+    if (in_blocks) group.places = TensorPlaces(layout, encoding);
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+// An update under topk: some elements, one by one.
+void AddPairs(const EncodedUpdate& update, uint64_t weight, int64_t* hi, int64_t* lo) {
+  const std::byte* counts = update.bytes().data();
+  const std::byte* pairs = counts + (update.layout().tensors().size() * 4);
+  for (const TensorSpec& tensor : update.layout().tensors()) {
+    uint32_t count = 0;
+    std::memcpy(&count, counts, 4);
+    counts += 4;
+    for (uint32_t i = 0; i < count; ++i, pairs += 8) {
+      uint32_t index = 0;
+      float value = 0;
+      std::memcpy(&index, pairs, 4);
+      std::memcpy(&value, pairs + 4, 4);
+      kernels::AddProduct(value, weight, hi + tensor.offset + index, lo + tensor.offset + index);
+    }
+  }
+}
+
 }  // namespace
 
 ExactSum::ExactSum(std::shared_ptr<const Layout> layout)
-    : layout_(std::move(layout)), sums_(static_cast<size_t>(layout_->num_elements())) {}
+    : layout_(std::move(layout)),
+      hi_(static_cast<size_t>(layout_->num_elements())),
+      lo_(static_cast<size_t>(layout_->num_elements())) {}
 
-absl::Status ExactSum::Check(const Adapter& adapter, uint64_t weight) const {
-  if (!(adapter.layout() == *layout_)) {
-    return absl::InvalidArgumentError(absl::StrCat("layout: found hash ", adapter.layout().hash(), ", expected ",
+absl::Status ExactSum::Check(const EncodedUpdate& update, uint64_t weight) const {
+  if (!(update.layout() == *layout_)) {
+    return absl::InvalidArgumentError(absl::StrCat("layout: found hash ", update.layout().hash(), ", expected ",
                                                    layout_->hash(), "; send the tensors the plan asks for"));
   }
-  if (weight == 0) return absl::InvalidArgumentError("weight: found 0, expected at least 1");
-  if (weight > kMaxTotalWeight - total_weight_) {
-    return absl::InvalidArgumentError(absl::StrCat("weight: found ", weight, " on top of ", total_weight_,
-                                                   ", expected a total of at most ", kMaxTotalWeight,
-                                                   "; lower the bound on the weight of one client"));
+  if (weight == 0 || weight > kMaxWeight) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weight: found ", weight, ", expected 1 to ", kMaxWeight, "; bound the weight of one client"));
   }
-  return CheckValues(adapter);
+  if (weight > kMaxTotalWeight - total_weight_) return WeightsTooLarge("weight", weight, total_weight_);
+  return update.CheckValues();
 }
 
-absl::Status ExactSum::Add(const Adapter& adapter, uint64_t weight) {
-  WEFT_RETURN_IF_ERROR(Check(adapter, weight));
-  AddChecked(adapter, weight);
+absl::Status ExactSum::Add(const EncodedUpdate& update, uint64_t weight) {
+  WEFT_RETURN_IF_ERROR(Check(update, weight));
+  const EncodedUpdate* const one = &update;
+  AddChecked({&one, 1}, {&weight, 1}, 1);
   return absl::OkStatus();
 }
 
-void ExactSum::AddChecked(const Adapter& adapter, uint64_t weight) {
-  const float* const values = adapter.values().data();
-  __int128* const sums = sums_.data();
-  const size_t size = sums_.size();
-  for (size_t i = 0; i < size; ++i) sums[i] += Units(values[i], weight);
-  total_weight_ += weight;
-  ++updates_;
+void ExactSum::AddChecked(std::span<const EncodedUpdate* const> updates, std::span<const uint64_t> weights,
+                          int threads) {
+  const std::vector<Tile> tiles = TilesOf(*layout_);
+  const std::vector<Dense> groups = GroupByEncoding(updates, weights, *layout_);
+  ParallelFor(threads, static_cast<int64_t>(tiles.size()), [&](int64_t begin, int64_t end) {
+    for (const Dense& group : groups) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Tile& tile = tiles[static_cast<size_t>(i)];
+        const int64_t element = layout_->tensors()[tile.tensor].offset + tile.in_tensor;
+        const std::vector<FoldSource> sources = group.At(*layout_, tile);
+        for (size_t k = 0; k < sources.size(); k += kernels::kMostFoldSources) {
+          kernels::Fold(group.format, sources.data() + k, std::min(kernels::kMostFoldSources, sources.size() - k),
+                        static_cast<size_t>(tile.size), hi_.data() + element, lo_.data() + element);
+        }
+      }
+    }
+  });
+  for (size_t k = 0; k < updates.size(); ++k) {
+    if (updates[k]->encoding() == Encoding::kTopK) AddPairs(*updates[k], weights[k], hi_.data(), lo_.data());
+    total_weight_ += weights[k];
+    ++updates_;
+  }
 }
 
 absl::Status ExactSum::Merge(const ExactSum& other) {
@@ -177,44 +223,52 @@ absl::Status ExactSum::Merge(const ExactSum& other) {
                                                    ", expected ", layout_->hash(), "; merge parts of one round"));
   }
   if (other.total_weight_ > kMaxTotalWeight - total_weight_) {
-    return absl::InvalidArgumentError(absl::StrCat("merge: found weight ", other.total_weight_, " on top of ",
-                                                   total_weight_, ", expected a total of at most ", kMaxTotalWeight,
-                                                   "; lower the bound on the weight of one client"));
+    return WeightsTooLarge("merge", other.total_weight_, total_weight_);
   }
-  const __int128* const more = other.sums_.data();
-  __int128* const sums = sums_.data();
-  const size_t size = sums_.size();
-  for (size_t i = 0; i < size; ++i) sums[i] += more[i];
+  for (size_t i = 0; i < hi_.size(); ++i) kernels::AddLimbs(other.hi_[i], other.lo_[i], &hi_[i], &lo_[i]);
   total_weight_ += other.total_weight_;
   updates_ += other.updates_;
   return absl::OkStatus();
 }
 
-absl::StatusOr<Adapter> ExactSum::Mean() const {
+absl::StatusOr<Adapter> ExactSum::Mean(int threads) const {
   if (updates_ == 0) {
     return absl::FailedPreconditionError("nothing was accumulated, expected at least one update before the mean");
   }
   Adapter mean(layout_);
   float* const values = mean.values().data();
-  const size_t size = sums_.size();
-  for (size_t i = 0; i < size; ++i) values[i] = Quotient(sums_[i], total_weight_);
+  ParallelFor(threads, layout_->num_elements(), [&](int64_t begin, int64_t end) {
+    kernels::Quotients(hi_.data() + begin, lo_.data() + begin, static_cast<size_t>(end - begin), total_weight_,
+                       values + begin);
+  });
   return mean;
+}
+
+double ExactSum::SumAsDouble(int64_t index) const {
+  const auto i = static_cast<size_t>(index);
+  return kernels::QuotientF64(hi_[i], lo_[i], 1);
+}
+
+double ExactSum::MeanAsDouble(int64_t index) const {
+  const auto i = static_cast<size_t>(index);
+  return kernels::QuotientF64(hi_[i], lo_[i], total_weight_);
 }
 
 std::string ExactSum::Save(std::string_view binding) const {
   const Header header = MakeHeader(binding, *layout_, total_weight_, updates_);
-  const size_t sums_bytes = sums_.size() * sizeof(__int128);
+  const size_t limbs_bytes = hi_.size() * sizeof(int64_t);
   std::string state;
-  state.reserve(sizeof(header) + sums_bytes + kHashBytes);
+  state.reserve(sizeof(header) + (2 * limbs_bytes) + kHashBytes);
   state.append(reinterpret_cast<const char*>(&header), sizeof(header));
-  state.append(reinterpret_cast<const char*>(sums_.data()), sums_bytes);
+  state.append(reinterpret_cast<const char*>(hi_.data()), limbs_bytes);
+  state.append(reinterpret_cast<const char*>(lo_.data()), limbs_bytes);
   state.append(Sha256Of(state));
   return state;
 }
 
 absl::Status ExactSum::Restore(std::string_view binding, std::string_view state) {
-  const size_t sums_bytes = sums_.size() * sizeof(__int128);
-  const size_t expected_bytes = sizeof(Header) + sums_bytes + kHashBytes;
+  const size_t limbs_bytes = hi_.size() * sizeof(int64_t);
+  const size_t expected_bytes = sizeof(Header) + (2 * limbs_bytes) + kHashBytes;
   if (state.size() != expected_bytes) {
     return absl::DataLossError(absl::StrCat("saved sum: found ", state.size(), " bytes, expected ", expected_bytes,
                                             "; start the round again"));
@@ -226,7 +280,22 @@ absl::Status ExactSum::Restore(std::string_view binding, std::string_view state)
   if (Sha256Of(content) != state.substr(content.size())) {
     return absl::DataLossError("saved sum: its checksum does not fit its bytes; start the round again");
   }
-  std::memcpy(sums_.data(), state.data() + sizeof(Header), sums_bytes);
+  // A checksum shows damage, not intent: a partial sum may come from another process.
+  std::vector<int64_t> hi(hi_.size());
+  std::vector<int64_t> lo(lo_.size());
+  std::memcpy(hi.data(), state.data() + sizeof(Header), limbs_bytes);
+  std::memcpy(lo.data(), state.data() + sizeof(Header) + limbs_bytes, limbs_bytes);
+  const bool counts_fit = header.total_weight <= kMaxTotalWeight && header.updates >= 0;
+  const auto most = static_cast<int64_t>(std::min(header.total_weight, kMaxTotalWeight) << 24);  // 2^16 each, in 2^-8
+  const auto fits = [](const std::vector<int64_t>& limbs, int64_t low, int64_t high) {
+    return std::all_of(limbs.begin(), limbs.end(), [&](int64_t limb) { return low <= limb && limb <= high; });
+  };
+  const bool limbs_fit = fits(hi, -most, most) && fits(lo, -kLowLimit, kLowLimit - 1);
+  if (!counts_fit || !limbs_fit) {
+    return absl::DataLossError("saved sum: a count or an element is out of range; start the round again");
+  }
+  hi_ = std::move(hi);
+  lo_ = std::move(lo);
   total_weight_ = header.total_weight;
   updates_ = header.updates;
   return absl::OkStatus();

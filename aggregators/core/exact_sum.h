@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,53 +11,66 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "adapters/adapter.h"
+#include "adapters/encoding.h"
 
 namespace weft::aggregators {
 
-// The weighted sum of adapters of one layout, with the same bits in any order of additions and merges.
+// The weighted sum of updates of one layout, with the same bits in any order of additions, merges and threads, on every
+// SIMD target.
 //
-// Each element is a signed 128-bit integer that counts units of 2^-64. value * weight is added exactly when the value
-// is a multiple of 2^-64, as every fp32 of magnitude 2^-41 or more is; a smaller one is rounded to the nearest unit
-// (ties to even) by itself, before it meets any other. Integer addition has no order. With |value| < 2^24 and a total
-// weight below 2^38, sums stay below 2^126.
+// Each element is an integer that counts units of 2^-64, in two limbs: hi * 2^-8 + lo * 2^-64, lo in [-2^55, 2^55).
+// value * weight is added exactly when it is a multiple of 2^-64, as it is for every fp32 of magnitude 2^-41 or more; a
+// smaller product is rounded to the nearest unit (ties to even) by itself, before it meets any other. Integer addition
+// has no order. |value| < 2^16, a weight below 2^29 and a total weight below 2^38 keep |hi| below 2^62.
 //
-// Mean() rounds the exact quotient once, to nearest even: so the mean of one adapter is that adapter, bit for bit,
-// where its values are multiples of 2^-64 (-0.0 comes back as 0.0), and within 2^-65 elsewhere.
+// Mean() rounds the exact quotient once, to nearest even: so the mean of one update is that update, bit for bit, where
+// its values are multiples of 2^-64 (-0.0 comes back as 0.0), and within 2^-65 elsewhere.
 //
 // 16 bytes per element. Movable. Not thread-safe: give each thread a sum of its own and Merge.
 class ExactSum {
  public:
-  static constexpr float kValueLimit = 16777216.0f;  // 2^24, exclusive
+  static constexpr float kValueLimit = kUpdateLimit;  // 2^16, exclusive
+  static constexpr uint64_t kMaxWeight = (uint64_t{1} << 29) - 1;
   static constexpr uint64_t kMaxTotalWeight = (uint64_t{1} << 38) - 1;
 
   explicit ExactSum(std::shared_ptr<const Layout> layout);
 
-  // INVALID_ARGUMENT: another layout, a NaN, Inf or value of magnitude kValueLimit or more (names the tensor), a weight
-  // of 0, or one that takes the total over kMaxTotalWeight.
-  absl::Status Check(const Adapter& adapter, uint64_t weight) const;
+  // INVALID_ARGUMENT: another layout, a weight of 0 or over kMaxWeight, or one that takes the total over
+  // kMaxTotalWeight; values of a View that are NaN, Inf or of magnitude kValueLimit or more (names the tensor).
+  absl::Status Check(const EncodedUpdate& update, uint64_t weight) const;
   // Checks and adds. On error nothing has changed.
-  absl::Status Add(const Adapter& adapter, uint64_t weight);
-  // Adds what Check has accepted since the last change; nothing is checked twice.
-  void AddChecked(const Adapter& adapter, uint64_t weight);
+  absl::Status Add(const EncodedUpdate& update, uint64_t weight);
+  // Adds a group in one pass over the sum, on up to `threads` threads: the larger the group, the less of the sum's own
+  // memory traffic falls on an update. Check must have accepted each, and their weights must fit together; nothing is
+  // checked twice.
+  void AddChecked(std::span<const EncodedUpdate* const> updates, std::span<const uint64_t> weights, int threads);
   // Adds the other's sum. INVALID_ARGUMENT: another layout, or the total weight would pass kMaxTotalWeight. On error
   // nothing has changed.
   absl::Status Merge(const ExactSum& other);
-  // The sum over the total weight. FAILED_PRECONDITION when nothing was added.
-  absl::StatusOr<Adapter> Mean() const;
+  // The sum over the total weight, each element rounded once. FAILED_PRECONDITION when nothing was added.
+  absl::StatusOr<Adapter> Mean(int threads = 1) const;
+  // Element `index` of the sum, and of the sum over the total weight, rounded once to fp64: what noise is added to.
+  // Something must have been added.
+  double SumAsDouble(int64_t index) const;
+  double MeanAsDouble(int64_t index) const;
 
-  // Header (magic, hashes of `binding` and layout, counts), elements, SHA-256 over all before it; little-endian.
-  // `binding` is everything a restart must agree on: rule, config, round.
+  // Header (magic, hashes of `binding` and layout, counts), higher limbs, lower limbs, SHA-256 over all before it;
+  // little-endian. `binding` is everything a restart must agree on: rule, config, round. Equal sums give equal bytes.
   std::string Save(std::string_view binding) const;
-  // Replaces the sum. DATA_LOSS when the bytes are damaged or of another binding or layout; then nothing has changed.
+  // Replaces the sum. DATA_LOSS when the bytes are damaged or of another binding or layout, or when limbs or counts are
+  // out of range; then nothing has changed.
   absl::Status Restore(std::string_view binding, std::string_view state);
 
-  // Adapters added so far, and their weights together.
+  // Updates added so far, and their weights together.
   int64_t updates() const { return updates_; }
   uint64_t total_weight() const { return total_weight_; }
+  // Bytes a sum of this layout takes.
+  static int64_t MemoryBytes(const Layout& layout) { return layout.num_elements() * 16; }
 
  private:
   std::shared_ptr<const Layout> layout_;
-  std::vector<__int128> sums_;  // in units of 2^-64, in layout order
+  std::vector<int64_t> hi_;  // in layout order
+  std::vector<int64_t> lo_;
   uint64_t total_weight_ = 0;
   int64_t updates_ = 0;
 };
