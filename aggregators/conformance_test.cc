@@ -13,7 +13,11 @@ TEST(AllRulesTest, Conformance_EveryRegisteredRuleKeepsTheLaws) {
   const Registry& registry = Registry::Global();
   ASSERT_THAT(registry.Names(), ::testing::Contains("fedavg")) << "the registry must not be empty by a linking mistake";
   for (const std::string& name : registry.Names()) {
-    conformance::ExpectLawsHold(conformance::SmallSubject(*registry.Find(name)));
+    conformance::Subject subject = conformance::SmallSubject(*registry.Find(name));
+    for (const proto::EncodingConfig& encoding : conformance::Encodings()) {
+      subject.encoding = encoding;
+      conformance::ExpectLawsHold(subject);
+    }
   }
 }
 

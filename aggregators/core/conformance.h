@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "adapters/layout.h"
@@ -22,10 +23,12 @@ struct Subject {
   const Rule* rule = nullptr;
   proto::JobConfig job;                   // passes the rule's CheckJob
   std::shared_ptr<const Layout> layout;   // of the job's adapter; small, for every bit of a saved state is flipped
+  proto::EncodingConfig encoding;         // of the updates
   std::optional<proto::JobConfig> other;  // the same rule under another config: its state and parts must be refused
 };
 
-// A job that names `rule` with an empty config, and three tensors of roles lora_a, lora_b and head.
+// A job that names `rule` with an empty config, and tensors of roles lora_a, lora_b and head. Rules that can't do
+// without a config have their own subject.
 Subject SmallSubject(const Rule* rule);
 
 struct Law {
@@ -34,12 +37,11 @@ struct Law {
   absl::Status (*check)(const Subject&);
 };
 
-// Updates the laws fold hold any finite values of magnitude below 2^24 (denormals, -0.0 and cancelling ones among
+// Updates the laws fold hold any finite values of magnitude below 2^16 (denormals, -0.0 and cancelling ones among
 // them).
-//   PlanIsFilled          roles trained and sent are the layout's, once each, in layout order, with a bound on
-//   examples;
-//                         the rest of the plan is untouched
-//   AnyArrivalOrder       the same bits from every order, and finite ones
+//   PlanIsFilled          roles trained and sent are the state's, once each, in layout order, with a bound on examples;
+//                         what is not the rule's to set is untouched
+//   AnyArrivalOrder       the same bits from every order and grouping, and finite ones; the job's tensors come first
 //   AnySplit              the same bits from any split into parts that are folded by threads and merged in any tree
 //   SaveRestoreMidway     the same bits after Save and Restore into a fresh or a used object at any point
 //   DamagedStateRefused   truncated, lengthened and bit-flipped states are DATA_LOSS and leave no trace
@@ -50,6 +52,9 @@ struct Law {
 //   OwnUpdateBack         where Facts::returns_single_update says so
 //   EmptyFinishRefused    Finish before any update is FAILED_PRECONDITION, also after merges and restores of nothing
 std::span<const Law> Laws();
+
+// Every encoding of updates.
+std::vector<proto::EncodingConfig> Encodings();
 
 // A test failure for every law that does not hold, with the rule's and the law's name.
 void ExpectLawsHold(const Subject& subject);

@@ -18,9 +18,12 @@ namespace weft::aggregators::conformance {
 struct Sent {
   std::string client_id;
   uint64_t examples;
-  Adapter adapter;
+  EncodedUpdate tensors;
+  std::shared_ptr<const Adapter> viewed;  // what `tensors` refers to, if it is a view
 
-  ClientUpdate View() const { return {client_id, examples, adapter}; }
+  // Of values that no encoder lets pass.
+  static Sent Unchecked(std::string client_id, uint64_t examples, Adapter delta);
+  ClientUpdate View() const { return {client_id, examples, tensors}; }
 };
 
 struct Cohort {
@@ -38,10 +41,14 @@ class Bench {
   // ... that has folded the updates at `indices`.
   absl::StatusOr<std::unique_ptr<Aggregator>> Folded(const Cohort& cohort, const std::vector<size_t>& indices) const;
 
-  // Ordinary, denormal, cancelling, near the limit and of very unequal weights.
+  // ... that has folded them in one call.
+  absl::StatusOr<std::unique_ptr<Aggregator>> FoldedTogether(const Cohort& cohort,
+                                                             const std::vector<size_t>& indices) const;
+
+  // In the subject's encoding: ordinary, denormal, cancelling, near the limit and of very unequal weights.
   std::vector<Cohort> Cohorts() const;
   Cohort Ordinary() const;
-  // An update with `value` at element `index` and small values elsewhere.
+  // An f32 update with `value` at element `index` and small values elsewhere; unchecked.
   Sent With(float value, size_t index, uint64_t examples = 5) const;
 
   const Adapter& global() const { return global_; }
@@ -51,7 +58,7 @@ class Bench {
  private:
   explicit Bench(const Subject& subject);
   const Subject& subject_;
-  Adapter global_;
+  Adapter global_;  // the state of the round
   std::shared_ptr<const Layout> update_layout_;
   uint64_t max_examples_ = 0;
 };
@@ -60,7 +67,7 @@ class Bench {
 std::shared_ptr<const Layout> Renamed(const Layout& layout);
 // 0, 1, ..., size - 1.
 std::vector<size_t> InOrder(size_t size);
-// The values of Finish as bytes.
+// Layout and values of Finish as bytes.
 absl::StatusOr<std::string> FinishBytes(std::unique_ptr<Aggregator> aggregator);
 
 }  // namespace weft::aggregators::conformance

@@ -43,7 +43,12 @@ constexpr uint64_t kBound = 1000;
 class FaultyAggregator : public Aggregator {
  public:
   FaultyAggregator(Fault fault, const CreateOptions& options)
-      : fault_(fault), layout_(options.global->layout_ptr()), sum_(layout_), floats_(layout_), round_(options.round) {}
+      : fault_(fault),
+        layout_(options.global->layout_ptr()),
+        start_(*options.global),
+        sum_(layout_),
+        floats_(layout_),
+        round_(options.round) {}
 
   void FillPlan(proto::Plan* plan) const override {
     plan->clear_roles_trained();
@@ -62,22 +67,29 @@ class FaultyAggregator : public Aggregator {
     if ((strict && update.examples == 0) || update.examples > uint64_t{1} << 32) {
       return absl::InvalidArgumentError("examples: absurd");
     }
-    const absl::Status status = Has(Fault::kTakesNan) && update.adapter.layout() == *layout_
-                                    ? sum_.Check(WithoutNan(update.adapter), Weight(update))
-                                    : sum_.Check(update.adapter, Weight(update));
+    const absl::Status status = Has(Fault::kTakesNan) && update.tensors.layout() == *layout_
+                                    ? sum_.Check(WithoutNan(update.tensors), Weight(update))
+                                    : sum_.Check(update.tensors, Weight(update));
     return !status.ok() && Has(Fault::kNamesNothing) ? absl::InvalidArgumentError("bad update") : status;
   }
 
-  absl::Status Accumulate(const ClientUpdate& update) override {
-    if (Has(Fault::kFoldsBeforeValidating) && update.adapter.layout() == *layout_ && update.examples < kBound) {
-      WEFT_RETURN_IF_ERROR(sum_.Add(WithoutNan(update.adapter), Weight(update)));
+  absl::Status Accumulate(std::span<const ClientUpdate> updates) override {
+    for (const ClientUpdate& update : updates) WEFT_RETURN_IF_ERROR(Take(update));
+    return absl::OkStatus();
+  }
+
+  absl::Status Take(const ClientUpdate& update) {
+    if (Has(Fault::kFoldsBeforeValidating) && update.tensors.layout() == *layout_ && update.examples < kBound) {
+      WEFT_RETURN_IF_ERROR(sum_.Add(WithoutNan(update.tensors), Weight(update)));
       return Validate(update);
     }
     WEFT_RETURN_IF_ERROR(Validate(update));
+    const Adapter decoded = update.tensors.Decode();
     for (size_t i = 0; i < floats_.values().size(); ++i) {
-      floats_.values()[i] += static_cast<float>(Weight(update)) * update.adapter.values()[i];
+      floats_.values()[i] += static_cast<float>(Weight(update)) * decoded.values()[i];
     }
-    return sum_.Add(Has(Fault::kTakesNan) ? WithoutNan(update.adapter) : update.adapter.Clone(), Weight(update));
+    return sum_.Add(Has(Fault::kTakesNan) ? WithoutNan(update.tensors) : *EncodedUpdate::Encode(decoded, {}),
+                    Weight(update));
   }
 
   absl::Status MergeWith(Aggregator&& other) override {
@@ -95,6 +107,7 @@ class FaultyAggregator : public Aggregator {
     WEFT_ASSIGN_OR_RETURN(Adapter mean, sum_.Mean());
     for (size_t i = 0; i < mean.values().size(); ++i) {
       if (Has(Fault::kFloatSum)) mean.values()[i] = floats_.values()[i] / static_cast<float>(sum_.total_weight());
+      mean.values()[i] += start_.values()[i];
       if (Has(Fault::kShrinks)) mean.values()[i] = std::nextafter(mean.values()[i], 0.0f);
     }
     return mean;
@@ -132,17 +145,17 @@ class FaultyAggregator : public Aggregator {
   }
   std::string Binding() const { return absl::StrCat("faulty ", Has(Fault::kTakesAnyRound) ? 0 : round_); }
 
-  Adapter WithoutNan(const Adapter& adapter) const {
-    Adapter clean = adapter.Clone();
-    for (float& x : clean.values()) x = std::isnan(x) ? 0 : x;
-    return clean;
+  EncodedUpdate WithoutNan(const EncodedUpdate& update) const {
+    Adapter clean = update.Decode();
+    for (float& x : clean.values()) x = std::fabs(x) < 0x1p16f ? x : 0;  // NaN and Inf among them
+    return *EncodedUpdate::Encode(clean, {});
   }
 
   // The mean so far takes the place of what was added.
   void Round() {
     const uint64_t weight = sum_.total_weight();
     const int64_t updates = sum_.updates();
-    const Adapter mean = *sum_.Mean();
+    const EncodedUpdate mean = *EncodedUpdate::Encode(*sum_.Mean(), {});
     sum_ = ExactSum(layout_);
     for (int64_t i = 1; i < updates; ++i) ASSERT_TRUE(sum_.Add(mean, 1).ok());
     ASSERT_TRUE(sum_.Add(mean, weight - static_cast<uint64_t>(updates) + 1).ok());
@@ -150,6 +163,7 @@ class FaultyAggregator : public Aggregator {
 
   Fault fault_;
   std::shared_ptr<const Layout> layout_;
+  const Adapter& start_;
   ExactSum sum_;
   Adapter floats_;
   int64_t round_;
@@ -164,6 +178,7 @@ class FaultyRule : public Rule {
   absl::Status CheckJob(const proto::JobConfig& job, const Layout&) const override {
     return job.aggregator().name() == "faulty" ? absl::OkStatus() : absl::InvalidArgumentError("not my job");
   }
+  int64_t MemoryBytes(const proto::JobConfig&, const Layout&, int64_t) const override { return 0; }
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig&,
                                                      const CreateOptions& options) const override {
     return std::make_unique<FaultyAggregator>(fault_, options);

@@ -17,6 +17,7 @@ class NamedRule : public Rule {
   std::string_view name() const override { return name_; }
   Facts facts() const override { return {}; }
   absl::Status CheckJob(const proto::JobConfig&, const Layout&) const override { return absl::OkStatus(); }
+  int64_t MemoryBytes(const proto::JobConfig&, const Layout&, int64_t) const override { return 0; }
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig&, const CreateOptions&) const override {
     return absl::UnimplementedError("only a name");
   }
