@@ -20,10 +20,10 @@ class UpdateTerms {
  public:
   struct Options {
     std::string rule;  // name and config as text: parts and saved states must agree on it
-    proto::WeightsConfig weights;
-    std::vector<std::string> roles_trained;  // in layout order
-    std::vector<std::string> roles_sent;     // in layout order
-    bool mixed_ranks = false;                // updates of fewer components are taken
+    proto::WeightsConfig weights = {};
+    std::vector<std::string> roles_trained = {};  // in layout order
+    std::vector<std::string> roles_sent = {};     // in layout order
+    bool mixed_ranks = false;                     // updates of fewer components are taken
   };
   // INVALID_ARGUMENT: no tensor of the roles sent.
   static absl::StatusOr<UpdateTerms> Create(const CreateOptions& create, Options options);
