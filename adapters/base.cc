@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/families/bert/bert.h"
+#include "adapters/families/mlp/mlp.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "common/status_macros.h"
@@ -21,7 +22,7 @@ struct NamedFamily {
 };
 
 // A family is a folder here and one line in this table.
-constexpr NamedFamily kFamilies[] = {{"bert", DescribeBert}};
+constexpr NamedFamily kFamilies[] = {{"bert", DescribeBert}, {"mlp", DescribeMlp}};
 
 // Names of the folder's *.safetensors in byte order.
 absl::StatusOr<std::vector<std::string>> WeightFiles(const std::string& folder) {

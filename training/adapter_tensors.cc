@@ -5,6 +5,10 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <optional>
+
+#include "adapters/factors.h"
+
 namespace weft {
 namespace {
 
@@ -12,20 +16,7 @@ at::Tensor View(std::span<const float> values, const TensorSpec& spec) {
   return at::from_blob(const_cast<float*>(values.data()), spec.shape, at::TensorOptions(at::kFloat));  // read from only
 }
 
-// The dimension of a tensor that counts LoRA components; -1 for other tensors.
-int ComponentDimension(const TensorSpec& spec) {
-  if (spec.shape.size() != 2) return -1;
-  return spec.role == "lora_a" ? 0 : spec.role == "lora_b" ? 1 : -1;
-}
-
 }  // namespace
-
-int64_t LoraRank(const Layout& layout) {
-  for (const TensorSpec& spec : layout.tensors()) {
-    if (const int dimension = ComponentDimension(spec); dimension >= 0) return spec.shape[dimension];
-  }
-  return 0;
-}
 
 AdapterTensors::AdapterTensors(const Adapter& start, const std::set<std::string>& roles_trained, int64_t rank,
                                at::Device device)
@@ -61,8 +52,8 @@ AdapterTensors::AdapterTensors(const Adapter& start, const std::set<std::string>
 }
 
 at::Tensor AdapterTensors::Cut(const TensorSpec& spec, const at::Tensor& tensor) const {
-  const int dimension = ComponentDimension(spec);
-  return rank_ == 0 || dimension < 0 ? tensor : tensor.narrow(dimension, 0, rank_);
+  const std::optional<int> axis = RankAxis(spec.role);
+  return rank_ == 0 || !axis ? tensor : tensor.narrow(*axis, 0, rank_);
 }
 
 at::Tensor AdapterTensors::Flatten(const Adapter& other) const {

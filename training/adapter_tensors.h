@@ -50,9 +50,6 @@ class AdapterTensors {
   at::Tensor values_, gradients_;
 };
 
-// Components of the LoRA factors of a layout; 0 when it has none.
-int64_t LoraRank(const Layout& layout);
-
 }  // namespace weft
 
 #endif  // WEFT_TRAINING_ADAPTER_TENSORS_H_

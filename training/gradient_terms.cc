@@ -3,14 +3,9 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/sub.h>
 
-#include <string>
+#include "adapters/factors.h"
 
 namespace weft {
-namespace {
-
-constexpr std::string_view kSuffixA = ".lora_A.weight", kSuffixB = ".lora_B.weight";
-
-}  // namespace
 
 GradientTerms::GradientTerms(const proto::Plan& plan, const CohortMember& member, AdapterTensors& adapter)
     : adapter_(adapter), proximal_mu_(plan.proximal_mu()) {
@@ -21,16 +16,16 @@ GradientTerms::GradientTerms(const proto::Plan& plan, const CohortMember& member
   if (member.control != nullptr) control_ = adapter.Flatten(*member.control);
   if (!plan.has_rank_pruning()) return;
   lambda_ = plan.rank_pruning().lambda();
-  for (const auto& [name, a] : adapter.tensors()) {
-    if (!name.ends_with(kSuffixA)) continue;
-    const std::string partner = name.substr(0, name.size() - kSuffixA.size()) + std::string(kSuffixB);
+  const std::vector<FactorPair> pairs = FactorPairs(member.start->layout()).value();
+  for (const FactorPair& pair : pairs) {
+    const at::Tensor &a = adapter.tensors().at(pair.a->name), &b = adapter.tensors().at(pair.b->name);
     const int64_t rank = a.size(0), kept = PrunedRank(plan.rank_pruning(), rank);
     const auto tail = [&](const at::Tensor& factor, int dimension) {
       const at::Tensor gradient = factor.requires_grad() ? factor.grad() : at::Tensor();
       return Tail{.values = factor.detach().narrow(dimension, kept, rank - kept),
                   .gradient = gradient.defined() ? gradient.narrow(dimension, kept, rank - kept) : gradient};
     };
-    if (kept < rank) tails_.push_back({.a = tail(a, 0), .b = tail(adapter.tensors().at(partner), 1)});
+    if (kept < rank) tails_.push_back({.a = tail(a, 0), .b = tail(b, 1)});
   }
 }
 

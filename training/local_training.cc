@@ -18,6 +18,7 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "training/adapter_tensors.h"
+#include "training/cross_entropy.h"
 #include "training/data/schedule.h"
 #include "training/gradient_terms.h"
 #include "training/optimizer.h"
@@ -50,10 +51,11 @@ class LossMeter {
 };
 
 // One step's forward and backward pass; returns the mean loss of its rows. Gradients are added to.
-double Backpropagate(const TextClassifier& classifier, const PackedBatch& batch, DropoutSource& dropout) {
-  const at::Tensor loss = at::cross_entropy_loss(classifier.Logits(batch, dropout), batch.labels);
-  loss.backward();
-  return loss.item<double>();
+double Backpropagate(const Classifier& classifier, const Batch& batch, DropoutSource& dropout) {
+  const at::Tensor logits = classifier.Logits(batch, dropout);
+  const LossAndGradient loss = MeanCrossEntropy(logits.detach(), batch.labels);
+  logits.backward(loss.gradient);
+  return loss.mean;
 }
 
 // An optimizer over the part of the flat values that has one learning rate.
@@ -85,6 +87,15 @@ absl::StatusOr<std::vector<OptimizedPart>> CreateOptimizers(const proto::Plan& p
   return parts;
 }
 
+// The step that the gradients ask for; leaves them zero for the next.
+void Update(double clip_grad_norm, GradientTerms& terms, std::vector<OptimizedPart>& parts, AdapterTensors& adapter) {
+  const at::AutoDispatchBelowAutograd plain;  // nothing here is recorded: skip what would look
+  terms.Add();
+  ClipGradient(clip_grad_norm, adapter.gradients());
+  for (OptimizedPart& part : parts) part.optimizer->Step(part.values, part.gradients);
+  adapter.gradients().zero_();
+}
+
 absl::Status Diverged(int64_t step, const proto::TrainingConfig& training) {
   return absl::OutOfRangeError(absl::StrCat("the loss is not a finite number at step ", step + 1,
                                             "; lower training.learning_rate (", training.learning_rate(),
@@ -103,8 +114,8 @@ absl::StatusOr<TrainResult> TrainMember(const BaseModel& base, const PreparedJob
   const proto::TrainingConfig& training = plan.training();
   const std::set<std::string> roles(plan.roles_trained().begin(), plan.roles_trained().end());
   AdapterTensors adapter(*member.start, roles, member.rank, base.device());
-  WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
+  WEFT_ASSIGN_OR_RETURN(const Classifier classifier,
+                        Classifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
   WEFT_ASSIGN_OR_RETURN(std::vector<OptimizedPart> parts, CreateOptimizers(plan, adapter));
   GradientTerms terms(plan, member, adapter);
   DropoutSource dropout = at::detail::createCPUGenerator(MixSeed(member.seed, StreamId("dropout")));
@@ -113,15 +124,12 @@ absl::StatusOr<TrainResult> TrainMember(const BaseModel& base, const PreparedJob
   LossMeter meter(steps);
   int64_t tokens = 0;
   for (int64_t step = 0; step < steps; ++step) {
-    const absl::StatusOr<PackedBatch> batch = PackRows(*member.shard, schedule.Next(), training.max_length(),
-                                                       job.num_labels, base.encoder().config(), base.device());
+    const absl::StatusOr<Batch> batch =
+        base.model().MakeBatch(*member.shard, schedule.Next(), training.max_length(), job.num_labels);
     if (!batch.ok()) return absl::Status(batch.status().code(), Named(member, batch.status()));
-    adapter.gradients().zero_();
     const double loss = Backpropagate(classifier, *batch, dropout);
     if (!std::isfinite(loss)) return Diverged(step, training);
-    terms.Add();
-    ClipGradient(training.clip_grad_norm(), adapter.gradients());
-    for (OptimizedPart& part : parts) part.optimizer->Step(part.values, part.gradients);
+    Update(training.clip_grad_norm(), terms, parts, adapter);
     meter.Add(step, loss, batch->rows());
     tokens += batch->tokens();
     if (!progress(step + 1, steps))
@@ -146,8 +154,8 @@ absl::StatusOr<proto::Evaluation> EvaluateMember(const BaseModel& base, const Pr
                                                  const ProgressFunction& progress) {
   const c10::InferenceMode no_gradients;
   const AdapterTensors adapter(*member.start, /*roles_trained=*/{}, member.rank, base.device());
-  WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
+  WEFT_ASSIGN_OR_RETURN(const Classifier classifier,
+                        Classifier::Create(base, job.linears, *job.form, adapter.tensors(), job.num_labels));
   DropoutSource no_dropout;
   const int64_t total = RowsToEvaluate(plan, member.shard->rows());
   proto::Evaluation result;
@@ -159,8 +167,7 @@ absl::StatusOr<proto::Evaluation> EvaluateMember(const BaseModel& base, const Pr
     for (; done < total && static_cast<int64_t>(rows.size()) < kEvaluationBatch; ++done) {
       rows.push_back(EvenlySpacedRow(done, total, member.shard->rows()));
     }
-    const absl::StatusOr<PackedBatch> batch =
-        PackRows(*member.shard, rows, plan.max_length(), job.num_labels, base.encoder().config(), base.device());
+    const absl::StatusOr<Batch> batch = base.model().MakeBatch(*member.shard, rows, plan.max_length(), job.num_labels);
     if (!batch.ok()) return absl::Status(batch.status().code(), Named(member, batch.status()));
     const at::Tensor logits = classifier.Logits(*batch, no_dropout);
     const at::Tensor losses = at::cross_entropy_loss(logits, batch->labels, /*weight=*/{}, at::Reduction::None);

@@ -11,10 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "adapters/base.h"
+#include "adapters/factors.h"
 #include "adapters/forms/form.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
-#include "training/adapter_tensors.h"
 #include "training/base_change.h"
 #include "training/base_model.h"
 #include "training/data/schedule.h"
@@ -71,7 +71,17 @@ absl::Status CheckControl(const PreparedJob& job, const Layout& control) {
   return absl::OkStatus();
 }
 
-absl::Status CheckMember(const PreparedJob& job, const CohortMember& member) {
+absl::Status CheckRank(const Layout& layout, int64_t rank) {
+  if (rank == 0) return absl::OkStatus();
+  WEFT_ASSIGN_OR_RETURN(const std::vector<FactorPair> pairs, FactorPairs(layout));
+  int64_t most = pairs.empty() ? 0 : pairs.front().rank;
+  for (const FactorPair& pair : pairs) most = std::min(most, pair.rank);
+  if (rank > 0 && rank <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("rank is ", rank, ", expected 0 (all) to ", most, ", the components of the job's LoRA factors"));
+}
+
+absl::Status CheckMember(const Model& model, const PreparedJob& job, const CohortMember& member) {
   if (!(member.start->layout() == *job.layout)) {
     return absl::InvalidArgumentError(absl::StrCat("adapter of layout ", member.start->layout().hash(),
                                                    ", the job's layout is ", job.layout->hash()));
@@ -79,16 +89,14 @@ absl::Status CheckMember(const PreparedJob& job, const CohortMember& member) {
   if (member.shard->rows() == 0) {
     return absl::InvalidArgumentError("empty shard; prepare data with at least one row");
   }
-  if (const int64_t rank = LoraRank(*job.layout); member.rank < 0 || member.rank > rank) {
-    return absl::InvalidArgumentError(absl::StrCat("rank is ", member.rank, ", expected 0 (all) to ", rank,
-                                                   ", the components of the job's LoRA factors"));
-  }
+  WEFT_RETURN_IF_ERROR(model.CheckShard(*member.shard));
+  WEFT_RETURN_IF_ERROR(CheckRank(*job.layout, member.rank));
   return member.control == nullptr ? absl::OkStatus() : CheckControl(job, member.control->layout());
 }
 
-absl::Status CheckMembers(const PreparedJob& job, std::span<const CohortMember> cohort) {
+absl::Status CheckMembers(const Model& model, const PreparedJob& job, std::span<const CohortMember> cohort) {
   for (const CohortMember& member : cohort) {
-    if (const absl::Status status = CheckMember(job, member); !status.ok())
+    if (const absl::Status status = CheckMember(model, job, member); !status.ok())
       return absl::Status(status.code(), absl::StrCat("client ", member.client_id, ": ", status.message()));
   }
   return absl::OkStatus();
@@ -121,7 +129,8 @@ absl::Status CheckTerms(const PreparedJob& job, const proto::Plan& plan) {
   }
   if (!plan.has_rank_pruning()) return absl::OkStatus();
   const proto::RankPruning& pruning = plan.rank_pruning();
-  if (LoraRank(*job.layout) == 0) {
+  WEFT_ASSIGN_OR_RETURN(const std::vector<FactorPair> pairs, FactorPairs(*job.layout));
+  if (pairs.empty()) {
     return absl::InvalidArgumentError("plan: rank_pruning needs LoRA factors, the job's layout has none");
   }
   if (pruning.lambda() >= 0 && std::isfinite(pruning.lambda()) && pruning.gamma() > 0 && pruning.gamma() <= 1) {
@@ -144,7 +153,7 @@ absl::StatusOr<std::shared_ptr<const Layout>> TorchTrainer::PrepareJob(const pro
     prepared.linears = std::move(found->second.linears);
     prepared.base_round = found->second.base_round;
   } else {
-    prepared.linears = base_->encoder().linears();
+    prepared.linears = base_->model().linears();
   }
   const std::shared_ptr<const Layout> layout = prepared.layout;
   jobs_.insert_or_assign(job.job_id(), std::move(prepared));
@@ -159,8 +168,8 @@ absl::StatusOr<const PreparedJob*> TorchTrainer::FindJob(const std::string& job_
 }
 
 absl::Status TorchTrainer::CheckLength(int64_t max_length) const {
-  const int64_t most = base_->encoder().config().max_positions;
-  if (max_length >= 2 && max_length <= most) return absl::OkStatus();
+  const int64_t most = base_->model().max_length();
+  if (most == 0 || (max_length >= 2 && max_length <= most)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("max_length is ", max_length, ", the base takes rows of 2 to ", most,
                                                  " tokens; set training.max_length so"));
 }
@@ -175,7 +184,7 @@ absl::StatusOr<std::vector<TrainResult>> TorchTrainer::Train(const proto::Plan& 
   WEFT_RETURN_IF_ERROR(CheckLength(plan.training().max_length()));
   WEFT_RETURN_IF_ERROR(CheckRoles(*job, plan));
   WEFT_RETURN_IF_ERROR(CheckTerms(*job, plan));
-  WEFT_RETURN_IF_ERROR(CheckMembers(*job, cohort));
+  WEFT_RETURN_IF_ERROR(CheckMembers(base_->model(), *job, cohort));
   int64_t done = 0, total = 0;
   for (const CohortMember& member : cohort) total += StepsFor(plan.training(), member.shard->rows());
   std::vector<TrainResult> results;
@@ -197,7 +206,7 @@ absl::StatusOr<std::vector<proto::Evaluation>> TorchTrainer::Evaluate(const prot
                                                                       const ProgressFunction& progress) {
   WEFT_ASSIGN_OR_RETURN(const PreparedJob* job, FindJob(plan.job_id()));
   WEFT_RETURN_IF_ERROR(CheckLength(plan.max_length()));
-  WEFT_RETURN_IF_ERROR(CheckMembers(*job, cohort));
+  WEFT_RETURN_IF_ERROR(CheckMembers(base_->model(), *job, cohort));
   if (plan.rows() < 0)
     return absl::InvalidArgumentError(absl::StrCat("evaluation: rows is ", plan.rows(), ", expected 0 (all) or more"));
   int64_t before = 0, total = 0;
@@ -241,7 +250,7 @@ int64_t TorchTrainer::base_round(const std::string& job_id) const {
 void TorchTrainer::ResetBase(const std::string& job_id) {
   const auto found = jobs_.find(job_id);
   if (found == jobs_.end()) return;
-  found->second.linears = base_->encoder().linears();
+  found->second.linears = base_->model().linears();
   found->second.base_round = 0;
 }
 

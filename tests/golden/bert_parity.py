@@ -1,6 +1,6 @@
 """The trainer's encoder beside transformers + peft on real sentences: same logits, same gradients.
 
-    .venv/bin/python tests/golden/bert_parity.py [path of bert_logits]
+    .venv/bin/python tests/golden/bert_parity.py [path of model_logits]
 
 Sentences are short descriptions of Debian's package index, tokenized by the base's own tokenizer; the adapter is random and nonzero. Prints
 the largest differences found and fails where one is over its tolerance, or where a perturbed case is not.
@@ -96,7 +96,7 @@ def gradient_difference(found, expected):
 
 
 def main():
-    helper = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "bazel-bin/training/bert_logits").resolve()
+    helper = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "bazel-bin/training/model_logits").resolve()
     tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
     tokenizer.no_padding()
     ids = [encoding.ids for encoding in tokenizer.encode_batch(sentences())]

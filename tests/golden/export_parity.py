@@ -1,6 +1,6 @@
 """An exported adapter opened by peft: the same predictions as the trainer, and the accuracy that the coordinator reported.
 
-    .venv/bin/python tests/golden/export_parity.py WORK SUMMARY [path of bert_logits]
+    .venv/bin/python tests/golden/export_parity.py WORK SUMMARY [path of model_logits]
 
 WORK is the folder of a `deploy/demo.sh --work WORK` run, SUMMARY a file with its last line. The four clients' data is read as they hold it.
 """
@@ -50,7 +50,7 @@ def peft_logits(model, ids):
 
 def main():
     work, summary = pathlib.Path(sys.argv[1]), json.loads(pathlib.Path(sys.argv[2]).read_text().strip().split("\n")[-1])
-    helper = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else "bazel-bin/training/bert_logits").resolve()
+    helper = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else "bazel-bin/training/model_logits").resolve()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = work / "adapter"

@@ -1,5 +1,6 @@
 #include "training/data/shard.h"
 
+#include <cmath>
 #include <filesystem>
 #include <utility>
 
@@ -17,12 +18,12 @@ using Json = nlohmann::json;
 // One tensor of a split as typed values, or why the file cannot be a split.
 template <typename T>
 absl::StatusOr<std::span<const T>> ReadColumn(const SafetensorsFile& file, const std::string& path,
-                                              const std::string& name, absl::string_view dtype) {
+                                              const std::string& name, absl::string_view dtype, size_t dimensions = 1) {
   WEFT_ASSIGN_OR_RETURN(const SafetensorView view, file.Find(name));
-  if (view.dtype != dtype || view.shape.size() != 1) {
+  if (view.dtype != dtype || view.shape.size() != dimensions) {
     return absl::DataLossError(absl::StrCat(path, ": tensor ", name, " has dtype ", view.dtype, " and ",
-                                            view.shape.size(), " dimensions, expected ", dtype,
-                                            " and 1; run `weft prepare` again"));
+                                            view.shape.size(), " dimensions, expected ", dtype, " and ", dimensions,
+                                            "; run `weft prepare` again"));
   }
   if (reinterpret_cast<uintptr_t>(view.data.data()) % alignof(T) != 0) {
     return absl::DataLossError(absl::StrCat(path, ": tensor ", name, " does not start at a multiple of ", alignof(T),
@@ -86,33 +87,66 @@ absl::StatusOr<std::vector<std::string>> ReadLabels(const std::string& path, con
   return labels;
 }
 
+// What a shard's rows are, for messages.
+std::string Kind(const DataShard& shard) {
+  return shard.width() == 0 ? "rows of tokens" : absl::StrCat("rows of ", shard.width(), " features");
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DataShard>> DataShard::Open(const std::string& path, int64_t num_labels) {
   WEFT_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
   std::unique_ptr<DataShard> shard(new DataShard(std::move(file)));
-  WEFT_ASSIGN_OR_RETURN(shard->input_ids_, ReadColumn<int32_t>(shard->file_, path, "input_ids", "I32"));
-  WEFT_ASSIGN_OR_RETURN(shard->row_offsets_, ReadColumn<int64_t>(shard->file_, path, "row_offsets", "I64"));
-  WEFT_ASSIGN_OR_RETURN(shard->labels_, ReadColumn<int32_t>(shard->file_, path, "labels", "I32"));
-  WEFT_RETURN_IF_ERROR(CheckOffsets(path, shard->row_offsets_, shard->input_ids_.size()));
-  if (shard->row_offsets_.size() != shard->labels_.size() + 1) {
-    return absl::DataLossError(absl::StrCat(path, ": ", shard->labels_.size(), " labels but ",
-                                            shard->row_offsets_.size() - 1,
-                                            " rows in row_offsets; run `weft prepare` again"));
+  const auto& tensors = shard->file_.tensors();
+  const bool features = tensors.contains("features");
+  if (features && tensors.contains("input_ids")) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": holds both input_ids and features; a split is of tokens or of features"));
   }
+  WEFT_ASSIGN_OR_RETURN(shard->labels_, ReadColumn<int32_t>(shard->file_, path, "labels", "I32"));
   for (int64_t i = 0; i < shard->rows(); ++i) {
     if (shard->label(i) < 0 || shard->label(i) >= num_labels) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": row ", i, " has label ", shard->label(i),
                                                      ", expected 0 to ", num_labels - 1,
                                                      "; prepare the data with the job's labels"));
     }
-    if (shard->row(i).empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": row ", i, " has no tokens"));
-    for (const int32_t token : shard->row(i)) {
+  }
+  WEFT_RETURN_IF_ERROR(features ? shard->ReadFeatures(path) : shard->ReadTokens(path));
+  return shard;
+}
+
+absl::Status DataShard::ReadTokens(const std::string& path) {
+  WEFT_ASSIGN_OR_RETURN(input_ids_, ReadColumn<int32_t>(file_, path, "input_ids", "I32"));
+  WEFT_ASSIGN_OR_RETURN(row_offsets_, ReadColumn<int64_t>(file_, path, "row_offsets", "I64"));
+  WEFT_RETURN_IF_ERROR(CheckOffsets(path, row_offsets_, input_ids_.size()));
+  if (row_offsets_.size() != labels_.size() + 1) {
+    return absl::DataLossError(absl::StrCat(path, ": ", labels_.size(), " labels but ", row_offsets_.size() - 1,
+                                            " rows in row_offsets; run `weft prepare` again"));
+  }
+  for (int64_t i = 0; i < rows(); ++i) {
+    if (row(i).empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": row ", i, " has no tokens"));
+    for (const int32_t token : row(i)) {
       if (token < 0)
         return absl::InvalidArgumentError(absl::StrCat(path, ": row ", i, " holds the negative token ", token));
     }
   }
-  return shard;
+  return absl::OkStatus();
+}
+
+absl::Status DataShard::ReadFeatures(const std::string& path) {
+  WEFT_ASSIGN_OR_RETURN(features_, ReadColumn<float>(file_, path, "features", "F32", /*dimensions=*/2));
+  WEFT_ASSIGN_OR_RETURN(const SafetensorView view, file_.Find("features"));
+  if (view.shape[0] != rows()) {
+    return absl::DataLossError(absl::StrCat(path, ": ", rows(), " labels but ", view.shape[0], " rows of features"));
+  }
+  width_ = view.shape[1];
+  if (width_ < 1) return absl::DataLossError(absl::StrCat(path, ": rows of no features"));
+  for (size_t i = 0; i < features_.size(); ++i) {
+    if (std::isfinite(features_[i])) continue;
+    return absl::InvalidArgumentError(absl::StrCat(path, ": row ", i / width_, ", feature ", i % width_, " is ",
+                                                   features_[i], ", expected a finite number"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<DataFolder> DataFolder::Open(const std::string& folder) {
@@ -144,6 +178,11 @@ absl::StatusOr<DataFolder> DataFolder::Open(const std::string& folder) {
     if (shard->rows() != rows) {
       return Malformed(path,
                        absl::StrCat("split \"", name, "\" has ", rows, " rows here but ", shard->rows(), " in ", file));
+    }
+    if (const auto& first = result.splits_.begin();
+        first != result.splits_.end() && first->second->width() != shard->width()) {
+      return Malformed(path, absl::StrCat("split \"", first->first, "\" has ", Kind(*first->second), ", split \"", name,
+                                          "\" has ", Kind(*shard)));
     }
     result.splits_[name] = std::move(shard);
   }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -102,6 +103,51 @@ TEST(DataShardTest, Open_RefusesUnalignedTensor) {
                 "row_offsets does not start at a multiple of 8");
 }
 
+TestFeatures TwoPoints() { return TestFeatures().Add({0.5f, -1, 2}, 1).Add({3, 4, 5}, 0); }
+
+TEST(DataShardTest, Open_ReadsFeaturesInPlace) {
+  const std::string path = Path("features.safetensors");
+  ASSERT_TRUE(WriteTestFeatures(path, TwoPoints()).ok());
+  const auto shard = DataShard::Open(path, 2);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->width(), 3);
+  EXPECT_EQ((*shard)->tokens(), 0);
+  EXPECT_THAT((*shard)->features(1), ::testing::ElementsAre(3, 4, 5));
+  EXPECT_TRUE((*shard)->row(1).empty());
+  EXPECT_EQ((*shard)->label(0), 1);
+  EXPECT_EQ((*OpenSplit(TwoRows()))->width(), 0);
+  EXPECT_TRUE((*OpenSplit(TwoRows()))->features(1).empty());
+}
+
+TEST(DataShardTest, Open_RefusesFeaturesThatAreNoRows) {
+  const std::string path = Path("bad_features.safetensors");
+  const std::vector<float> values = {1, 2, 3, 4};
+  const std::vector<int32_t> two = {0, 1}, three = {0, 1, 0};
+  const auto refusal = [&](const std::vector<SafetensorToWrite>& tensors) {
+    EXPECT_TRUE(WriteSafetensors(path, tensors).ok());
+    return DataShard::Open(path, 2).status();
+  };
+  const SafetensorToWrite labels = TestTensor("labels", "I32", {2}, two);
+  ExpectRefused(refusal({TestTensor("features", "F32", {4}, values), labels}), absl::StatusCode::kDataLoss,
+                "features has dtype F32 and 1 dimensions, expected F32 and 2");
+  ExpectRefused(refusal({TestTensor("features", "I32", {2, 2}, values), labels}), absl::StatusCode::kDataLoss,
+                "features has dtype I32");
+  ExpectRefused(refusal({TestTensor("features", "F32", {2, 2}, values), TestTensor("labels", "I32", {3}, three)}),
+                absl::StatusCode::kDataLoss, "3 labels but 2 rows of features");
+  ExpectRefused(refusal({TestTensor("features", "F32", {2, 0}, std::vector<float>()), labels}),
+                absl::StatusCode::kDataLoss, "rows of no features");
+  ExpectRefused(
+      refusal({TestTensor("features", "F32", {2, 2}, values), TestTensor("input_ids", "I32", {2}, two), labels}),
+      absl::StatusCode::kDataLoss, "both input_ids and features");
+  TestFeatures infinite = TwoPoints();
+  infinite.features[4] = std::numeric_limits<float>::infinity();
+  ASSERT_TRUE(WriteTestFeatures(path, infinite).ok());
+  ExpectRefused(DataShard::Open(path, 2).status(), absl::StatusCode::kInvalidArgument, "row 1, feature 1 is inf");
+  ASSERT_TRUE(WriteTestFeatures(path, TwoPoints()).ok());
+  ExpectRefused(DataShard::Open(path, 1).status(), absl::StatusCode::kInvalidArgument, "row 0 has label 1");
+}
+
 class DataFolderTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -132,6 +178,20 @@ TEST_F(DataFolderTest, Open_ReadsManifestAndSplits) {
   EXPECT_EQ(folder->rows("train"), 2);
   EXPECT_EQ(folder->split("test"), nullptr);
   EXPECT_EQ(folder->rows("test"), 0);
+}
+
+TEST_F(DataFolderTest, Open_SplitsAreOfOneKind) {
+  ASSERT_TRUE(WriteTestFeatures(folder_ + "/a.safetensors", TwoPoints()).ok());
+  ASSERT_TRUE(WriteTestFeatures(folder_ + "/b.safetensors", TestFeatures().Add({1, 2}, 0)).ok());
+  const std::string a = R"("a": {"file": "a.safetensors", "rows": 2})";
+  const auto folder = OpenWith(Manifest(a));
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_EQ(folder->split("a")->width(), 3);
+  ExpectRefused(OpenWith(Manifest(a + R"(, "b": {"file": "b.safetensors", "rows": 1})")).status(),
+                absl::StatusCode::kInvalidArgument,
+                "split \"a\" has rows of 3 features, split \"b\" has rows of 2 features");
+  ExpectRefused(OpenWith(Manifest(a + R"(, "train": {"file": "train.safetensors", "rows": 2})")).status(),
+                absl::StatusCode::kInvalidArgument, "split \"train\" has rows of tokens");
 }
 
 TEST_F(DataFolderTest, Open_RefusesMissingManifestAndMissingFile) {

@@ -41,6 +41,26 @@ inline absl::Status WriteTestSplit(const std::string& path, const TestSplit& spl
                                  TestTensor("labels", "I32", {size(split.labels)}, split.labels)});
 }
 
+// A split of rows of features.
+struct TestFeatures {
+  int64_t width = 0;
+  std::vector<float> features;  // [rows, width]
+  std::vector<int32_t> labels;
+
+  TestFeatures& Add(const std::vector<float>& row, int32_t label) {
+    width = static_cast<int64_t>(row.size());
+    features.insert(features.end(), row.begin(), row.end());
+    labels.push_back(label);
+    return *this;
+  }
+};
+
+inline absl::Status WriteTestFeatures(const std::string& path, const TestFeatures& split) {
+  const auto rows = static_cast<int64_t>(split.labels.size());
+  return WriteSafetensors(path, {TestTensor("features", "F32", {rows, split.width}, split.features),
+                                 TestTensor("labels", "I32", {rows}, split.labels)});
+}
+
 }  // namespace weft
 
 #endif  // WEFT_TRAINING_DATA_TEST_DATA_H_

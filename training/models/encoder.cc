@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/status_macros.h"
@@ -81,20 +82,32 @@ class Encoder::Builder {
 
 absl::StatusOr<std::unique_ptr<Encoder>> Encoder::Create(const Family& family, const EncoderConfig& config,
                                                          const BaseWeights& weights, at::Device device) {
-  std::unique_ptr<Encoder> encoder(new Encoder(config));
+  std::unique_ptr<Encoder> encoder(new Encoder(config, device));
   WEFT_RETURN_IF_ERROR(Builder(family, weights, device, encoder.get()).Build());
   return encoder;
 }
 
-at::Tensor Encoder::Forward(const PackedBatch& batch, const std::vector<FrozenLinear>& linears,
-                            const AttachedForm& form, DropoutSource& dropout) const {
+absl::Status Encoder::CheckShard(const DataShard& shard) const {
+  if (shard.width() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("rows of ", shard.width(),
+                                                 " features, the base reads tokens; use data that `weft prepare` made "
+                                                 "with the base's tokenizer"));
+}
+
+absl::StatusOr<Batch> Encoder::MakeBatch(const DataShard& shard, std::span<const int64_t> rows, int64_t max_length,
+                                         int64_t num_labels) const {
+  return PackRows(shard, rows, max_length, num_labels, config_.vocabulary, device_);
+}
+
+at::Tensor Encoder::Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
+                            DropoutSource& dropout) const {
   Pass pass{.batch = batch, .linears = linears, .form = form, .dropout = dropout};
   at::Tensor x = Embed(batch);
   for (size_t i = 0; i < layers_.size(); ++i) x = RunLayer(layers_[i], x, /*first_only=*/i + 1 == layers_.size(), pass);
-  return RunLinear(pooler_, x, pass).tanh();
+  return Run(pooler_, x, pass).tanh();
 }
 
-at::Tensor Encoder::Embed(const PackedBatch& batch) const {
+at::Tensor Encoder::Embed(const Batch& batch) const {
   at::Tensor x = at::index_select(word_embeddings_, 0, batch.ids);
   x.add_(type_embedding_).add_(at::index_select(position_embeddings_, 0, batch.positions));
   return embedding_norm_.Forward(x);
@@ -102,20 +115,14 @@ at::Tensor Encoder::Embed(const PackedBatch& batch) const {
 
 at::Tensor Encoder::RunLayer(const Layer& layer, const at::Tensor& x, bool first_only, Pass& pass) const {
   const at::Tensor& offsets = pass.batch.offsets;
-  const at::Tensor key = RunLinear(layer.key, x, pass), value = RunLinear(layer.value, x, pass);
+  const at::Tensor key = Run(layer.key, x, pass), value = Run(layer.value, x, pass);
   const at::Tensor kept = first_only ? x.index_select(0, pass.batch.first) : x;
-  const at::Tensor query = RunLinear(layer.query, kept, pass);
+  const at::Tensor query = Run(layer.query, kept, pass);
   const at::Tensor query_offsets = first_only ? at::arange(offsets.size(0), offsets.options()) : offsets;
   const at::Tensor mixed = PackedAttention(query, key, value, query_offsets, offsets, config_.heads);
-  const at::Tensor attended = layer.attention_norm.Forward(RunLinear(layer.attention_output, mixed, pass).add_(kept));
-  const at::Tensor inner = at::gelu(RunLinear(layer.intermediate, attended, pass));
-  return layer.output_norm.Forward(RunLinear(layer.output, inner, pass).add_(attended));
-}
-
-at::Tensor Encoder::RunLinear(size_t index, const at::Tensor& x, Pass& pass) {
-  const LinearAdapter* adapter = pass.form[index].get();
-  const FrozenLinear& linear = pass.linears[index];
-  return adapter == nullptr ? linear.Forward(x) : adapter->Forward(linear, x, pass.dropout);
+  const at::Tensor attended = layer.attention_norm.Forward(Run(layer.attention_output, mixed, pass).add_(kept));
+  const at::Tensor inner = at::gelu(Run(layer.intermediate, attended, pass));
+  return layer.output_norm.Forward(Run(layer.output, inner, pass).add_(attended));
 }
 
 at::Tensor Encoder::Norm::Forward(const at::Tensor& x) const {

@@ -8,31 +8,30 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "training/forms/form.h"
 #include "training/models/family.h"
-#include "training/models/packed_batch.h"
+#include "training/models/model.h"
 #include "training/models/weights.h"
 
 namespace weft {
 
 // The one transformer encoder (Vaswani et al., arXiv 1706.03762, with the norm after each part), frozen, for every
 // family. Rows come packed, so no padding is computed; the last layer is computed only for the first token of each row,
-// which alone is read. Adapters attach to its linear modules; no activation is kept and no gradient computed below the
-// first of them. Immutable: threads may share it.
-class Encoder {
+// which alone is read. The pooler is the last of its linears.
+class Encoder : public Model {
  public:
   // `weights` must outlive the encoder. INVALID_ARGUMENT as BaseWeights::Get.
   static absl::StatusOr<std::unique_ptr<Encoder>> Create(const Family& family, const EncoderConfig& config,
                                                          const BaseWeights& weights, at::Device device);
 
   const EncoderConfig& config() const { return config_; }
-  // Modules a form can attach to, the pooler's last.
-  const std::vector<FrozenLinear>& linears() const { return linears_; }
-
-  // Pooled first token of each row: tanh(dense(hidden state)), [rows, hidden]. `linears`: linears(), or what stands in
-  // their place, in their order. `form` has an entry per linear.
-  at::Tensor Forward(const PackedBatch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
-                     DropoutSource& dropout) const;
+  const std::vector<FrozenLinear>& linears() const override { return linears_; }
+  int64_t max_length() const override { return config_.max_positions; }
+  absl::Status CheckShard(const DataShard& shard) const override;
+  absl::StatusOr<Batch> MakeBatch(const DataShard& shard, std::span<const int64_t> rows, int64_t max_length,
+                                  int64_t num_labels) const override;
+  // Pooled first token of each row: tanh(dense(hidden state)), [rows, hidden].
+  at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
+                     DropoutSource& dropout) const override;
 
  private:
   struct Norm {
@@ -47,21 +46,24 @@ class Encoder {
   };
   // Where weights, adapters and dropout of one pass come from.
   struct Pass {
-    const PackedBatch& batch;
+    const Batch& batch;
     const std::vector<FrozenLinear>& linears;
     const AttachedForm& form;
     DropoutSource& dropout;
   };
   class Builder;
 
-  explicit Encoder(const EncoderConfig& config) : config_(config) {}
+  Encoder(const EncoderConfig& config, at::Device device) : config_(config), device_(device) {}
 
-  at::Tensor Embed(const PackedBatch& batch) const;  // [tokens, hidden]
+  static at::Tensor Run(size_t index, const at::Tensor& x, Pass& pass) {
+    return RunLinear(index, x, pass.linears, pass.form, pass.dropout);
+  }
+  at::Tensor Embed(const Batch& batch) const;  // [tokens, hidden]
   // x [tokens, hidden] -> [tokens, hidden], or [rows, hidden] when only first tokens are wanted.
   at::Tensor RunLayer(const Layer& layer, const at::Tensor& x, bool first_only, Pass& pass) const;
-  static at::Tensor RunLinear(size_t index, const at::Tensor& x, Pass& pass);
 
   const EncoderConfig config_;
+  const at::Device device_;
   at::Tensor word_embeddings_;      // [vocabulary, hidden]
   at::Tensor position_embeddings_;  // [max_positions, hidden]
   at::Tensor type_embedding_;       // [hidden]: token type 0

@@ -59,8 +59,8 @@ at::Tensor Encode(const Encoder& encoder, const DataShard& shard, const std::vec
                   int64_t max_length = 16) {
   DropoutSource none;
   const AttachedForm no_form(encoder.linears().size());
-  return encoder.Forward(*PackRows(shard, rows, max_length, 3, encoder.config(), at::kCPU), encoder.linears(), no_form,
-                         none);
+  return encoder.Forward(*PackRows(shard, rows, max_length, 3, encoder.config().vocabulary, at::kCPU),
+                         encoder.linears(), no_form, none);
 }
 
 double Difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
@@ -164,7 +164,7 @@ TEST(BaseWeightsTest, Get_CopiesWhatIsNotAligned) {
 
 TEST(PackRowsTest, CutsKeepingTheLastToken) {
   const auto shard = ThreeRows();
-  const auto batch = PackRows(*shard, std::vector<int64_t>{2, 1}, 4, 3, Config(TestBase()), at::kCPU);
+  const auto batch = PackRows(*shard, std::vector<int64_t>{2, 1}, 4, 3, TestBase::kVocabulary, at::kCPU);
   ASSERT_TRUE(batch.ok()) << batch.status();
   const auto values = [](const at::Tensor& t) {
     return std::vector<int64_t>(t.const_data_ptr<int64_t>(), t.const_data_ptr<int64_t>() + t.numel());
@@ -180,7 +180,7 @@ TEST(PackRowsTest, CutsKeepingTheLastToken) {
 TEST(PackRowsTest, RefusesTokensAndLabelsThatDoNotFitTheBase) {
   const auto shard = Shard(TestSplit().Add({1, 2}, 0).Add({1, 50, 2}, 1).Add({1, 2}, 2));
   const auto refusal = [&](int64_t row, int64_t labels) {
-    return PackRows(*shard, std::vector<int64_t>{0, row}, 8, labels, Config(TestBase()), at::kCPU).status();
+    return PackRows(*shard, std::vector<int64_t>{0, row}, 8, labels, TestBase::kVocabulary, at::kCPU).status();
   };
   EXPECT_EQ(refusal(1, 3).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refusal(1, 3).message()), HasSubstr("row 1 holds token 50, the base's vocabulary has 50"));

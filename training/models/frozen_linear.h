@@ -10,7 +10,8 @@ namespace weft {
 
 // A linear module of the base that never trains: y = x W^T + b. As W is constant, the CPU keeps it twice in oneDNN's
 // own order, once for each direction, and products skip the packing that a general one does on every call (a sixth
-// faster here); elsewhere W is used where it lies. Immutable, threads may share it. Autograd graphs refer to it: it
+// faster here); small weights, where a call costs more than its packing, and other
+// devices use W where it lies. Immutable, threads may share it. Autograd graphs refer to it: it
 // must outlive them. Copies share their tensors.
 class FrozenLinear {
  public:
@@ -36,7 +37,7 @@ class FrozenLinear {
  private:
   std::string name_;
   at::Tensor weight_, bias_;
-  at::Tensor packed_, packed_transposed_;  // W and W^T in oneDNN's order; undefined off the CPU
+  at::Tensor packed_, packed_transposed_;  // W and W^T in oneDNN's order; undefined where W is used as it lies
 };
 
 }  // namespace weft

@@ -34,6 +34,7 @@ class LoraProduct : public torch::autograd::Function<LoraProduct> {
  public:
   static Variable forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b,
                           const FrozenLinear* linear, const std::optional<at::Tensor>& mask, double scale) {
+    const at::AutoDispatchBelowAutograd plain;                   // nothing below is recorded: skip what would look
     const at::Tensor low = at::mm(mask ? x * *mask : x, a.t());  // [n, r]
     at::Tensor y = linear->Product(x);
     y.addmm_(low, b.t(), /*beta=*/1, /*alpha=*/scale);
@@ -44,6 +45,7 @@ class LoraProduct : public torch::autograd::Function<LoraProduct> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::AutoDispatchBelowAutograd plain;
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2], &mask = saved[3], &low = saved[4];
     const auto* linear = reinterpret_cast<const FrozenLinear*>(context->saved_data["linear"].toInt());

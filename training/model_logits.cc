@@ -1,10 +1,9 @@
-// Helper of tests/golden/bert_parity.py: one forward and backward pass of a base with an adapter, written down for
+// Helper of tests/golden/*_parity.py: one forward and backward pass of a base with an adapter, written down for
 // comparison.
-//   bert_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors
+//   model_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors
 // JOB.json is a JobOffer as JSON. ADAPTER holds every tensor of the layout by name. OUT gets "logits" [rows, labels]
 // and, per adapter tensor, the gradient of the mean cross-entropy over all rows as one batch.
 
-#include <ATen/ops/cross_entropy_loss.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <cstdio>
@@ -25,6 +24,7 @@
 #include "proto/schema.h"
 #include "training/adapter_tensors.h"
 #include "training/base_model.h"
+#include "training/cross_entropy.h"
 #include "training/data/shard.h"
 #include "training/torch_errors.h"
 
@@ -72,17 +72,16 @@ absl::Status Run(char** paths) {
   for (const TensorSpec& spec : layout->tensors()) roles.insert(spec.role);
   const AdapterTensors tensors(adapter, roles, /*rank=*/0, base->device());
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<TorchForm> form, CreateTorchForm(job.adapter()));
-  WEFT_ASSIGN_OR_RETURN(const TextClassifier classifier,
-                        TextClassifier::Create(*base, base->encoder().linears(), *form, tensors.tensors(), labels));
+  WEFT_ASSIGN_OR_RETURN(const Classifier classifier,
+                        Classifier::Create(*base, base->model().linears(), *form, tensors.tensors(), labels));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<DataShard> shard, DataShard::Open(paths[4], labels));
   std::vector<int64_t> rows(shard->rows());
+  WEFT_RETURN_IF_ERROR(base->model().CheckShard(*shard));
   std::iota(rows.begin(), rows.end(), 0);
-  const EncoderConfig& config = base->encoder().config();
-  WEFT_ASSIGN_OR_RETURN(const PackedBatch batch,
-                        PackRows(*shard, rows, config.max_positions, labels, config, base->device()));
+  WEFT_ASSIGN_OR_RETURN(const Batch batch, base->model().MakeBatch(*shard, rows, base->model().max_length(), labels));
   DropoutSource no_dropout;
   const at::Tensor logits = classifier.Logits(batch, no_dropout);
-  at::cross_entropy_loss(logits, batch.labels).backward();
+  logits.backward(MeanCrossEntropy(logits.detach(), batch.labels).gradient);
   std::vector<SafetensorToWrite> out = {Tensor("logits", logits)};
   for (const auto& [name, tensor] : tensors.tensors()) out.push_back(Tensor(name, tensor.grad()));
   return WriteSafetensors(paths[5], out);
@@ -94,11 +93,11 @@ absl::Status Run(char** paths) {
 int main(int argc, char** argv) {
   if (argc != 6) {
     std::fprintf(stderr,
-                 "usage: bert_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors\n");
+                 "usage: model_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors\n");
     return weft::kExitUsage;
   }
   const absl::Status status = weft::CatchTorch([&] { return weft::Run(argv); });
   if (status.ok()) return weft::kExitOk;
-  std::fprintf(stderr, "%s\n", weft::ErrorLine("bert_logits", status).c_str());
+  std::fprintf(stderr, "%s\n", weft::ErrorLine("model_logits", status).c_str());
   return weft::ExitCodeFor(status);
 }
