@@ -86,6 +86,7 @@ check tree "$python" -m unittest discover -s tests/tree -p '*_test.py' -v
 check prepare "$python" -m unittest discover -s tests/prepare -p '*_test.py' -v
 check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
+check mlp-parity "$python" tests/golden/mlp_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
 check page "$python" tests/page/page_test.py bazel-bin/tests/page/page_fixture
