@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/daemon.h"
 #include "client/grpc_link.h"
+#include "client/state_store.h"
 #include "common/clock.h"
 #include "common/exit_code.h"
 #include "common/logging.h"
@@ -89,6 +90,7 @@ absl::Status Run(const Flags& flags, const TrainerFactory& create_trainer, Daemo
   log->info("event=ready client={} base={} device=\"{}\" train_rows={} test_rows={}", config.client_id(),
             trainer->base_hash(), trainer->device(), data.rows("train"), data.rows("test"));
 
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<StateStore> states, StateStore::Open(config.state_dir()));
   const RealClock clock;
   std::random_device random;
   Daemon daemon({.client_id = config.client_id(),
@@ -99,7 +101,9 @@ absl::Status Run(const Flags& flags, const TrainerFactory& create_trainer, Daemo
                  .make_link = [&] { return GrpcLink::Create(link_options); },
                  .trainer = trainer.get(),
                  .data = &data,
-                 .clock = &clock});
+                 .clock = &clock,
+                 .states = states.get(),
+                 .max_rank = config.max_rank()});
   const absl::Status status = slot->Set(&daemon) ? daemon.Run() : absl::OkStatus();
   slot->Set(nullptr);
   return status;

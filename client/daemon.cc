@@ -31,6 +31,8 @@ Worker::Options WorkerOptions(const Daemon::Options& options) {
           .trainer = options.trainer,
           .data = options.data,
           .clock = options.clock,
+          .states = options.states,
+          .max_rank = options.max_rank,
           .retry_min = options.reconnect_min,
           .retry_max = options.reconnect_max,
           .seed = options.seed};

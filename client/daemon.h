@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "client/backoff.h"
 #include "client/link.h"
+#include "client/state_store.h"
 #include "client/worker.h"
 #include "common/clock.h"
 #include "common/mutex.h"
@@ -33,6 +34,8 @@ class Daemon {
     Trainer* trainer = nullptr;        // outlives the daemon
     const DataFolder* data = nullptr;  // outlives the daemon
     const Clock* clock = nullptr;      // outlives the daemon
+    StateStore* states = nullptr;      // outlives the daemon
+    int64_t max_rank = 0;              // as in Worker
   };
 
   explicit Daemon(Options options);

@@ -109,17 +109,19 @@ absl::Status GrpcLink::Send(const proto::ClientMessage& message) {
   return written ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("connection to ", options_.address, " lost"));
 }
 
-absl::StatusOr<Adapter> GrpcLink::Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout,
-                                           const BytesFunction& progress) {
+absl::StatusOr<Adapter> GrpcLink::Download(const proto::DownloadRequest& request, const Adapter* held,
+                                           std::shared_ptr<const Layout> job_layout, const BytesFunction& progress) {
   grpc::ClientContext context;
   StallGuard::Call call(&guard_, &context);
   const std::unique_ptr<grpc::ClientReader<proto::TensorMessage>> reader = stub_->Download(&context, request);
-  std::optional<AdapterDecoder> decoder;
+  const StateDecoder::Options expected{
+      .job_layout = std::move(job_layout), .held = held, .base_step = request.base_step()};
+  std::optional<StateDecoder> decoder;
   absl::Status fault;
   const auto take = [&](const proto::TensorMessage& message) -> absl::Status {
     if (message.has_header() == decoder.has_value()) return absl::DataLossError("expected one header, then chunks");
     if (message.has_header()) {
-      WEFT_ASSIGN_OR_RETURN(decoder, AdapterDecoder::Create(message.header(), layout));
+      WEFT_ASSIGN_OR_RETURN(decoder, StateDecoder::Create(message.header(), expected));
     } else {
       WEFT_RETURN_IF_ERROR(decoder->Add(message.chunk()));
     }
@@ -141,12 +143,13 @@ absl::StatusOr<Adapter> GrpcLink::Download(const proto::DownloadRequest& request
                                           options_.address, ": ", adapter.status().message()));
 }
 
-absl::Status GrpcLink::Upload(const proto::Update& update, const Adapter& adapter, const BytesFunction& progress) {
+absl::Status GrpcLink::Upload(const proto::Update& update, const EncodedUpdate& tensors, const std::string& components,
+                              const BytesFunction& progress) {
   grpc::ClientContext context;
   StallGuard::Call call(&guard_, &context);
   proto::UploadReply reply;
   const std::unique_ptr<grpc::ClientWriter<proto::UploadMessage>> writer = stub_->Upload(&context, &reply);
-  AdapterEncoder encoder(adapter, chunk_bytes_);
+  UpdateEncoder encoder(tensors, components, chunk_bytes_);
   proto::UploadMessage message;
   *message.mutable_start()->mutable_update() = update;
   *message.mutable_start()->mutable_header() = encoder.Header();

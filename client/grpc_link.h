@@ -39,10 +39,11 @@ class GrpcLink : public Link {
   absl::StatusOr<proto::ServerMessage> Receive() override;
   // RESOURCE_EXHAUSTED: larger than the coordinator takes.
   absl::Status Send(const proto::ClientMessage& message) override;
-  // DATA_LOSS: what arrived is not the announced adapter.
-  absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout,
-                                   const BytesFunction& progress) override;
-  absl::Status Upload(const proto::Update& update, const Adapter& adapter, const BytesFunction& progress) override;
+  // DATA_LOSS: what arrived is not the announced state.
+  absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, const Adapter* held,
+                                   std::shared_ptr<const Layout> job_layout, const BytesFunction& progress) override;
+  absl::Status Upload(const proto::Update& update, const EncodedUpdate& tensors, const std::string& components,
+                      const BytesFunction& progress) override;
   void Close() override;
 
  private:

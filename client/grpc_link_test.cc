@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "adapters/codec.h"
+#include "adapters/components.h"
 #include "client/testing/fake_federation.h"
 
 namespace weft {
@@ -81,11 +82,12 @@ class GrpcLinkTest : public testing::Test {
     proto::DownloadRequest request;
     request.set_job_id("j");
     request.set_round(4);
-    return link.Download(request, layout_, Always);
+    return link.Download(request, nullptr, layout_, Always);
   }
 
   const std::shared_ptr<const Layout> layout_ = TestLayout();
   const Adapter adapter_ = TestAdapter(layout_);
+  const EncodedUpdate update_ = EncodedUpdate::View(adapter_);
   uint64_t chunk_bytes_ = 1000;
   uint64_t max_message_bytes_ = 1 << 20;
   absl::Duration stall_timeout_ = absl::Minutes(1);
@@ -228,14 +230,14 @@ TEST_F(GrpcLinkTest, Close_CallsAfterItAreCancelled) {
   message.mutable_goodbye();
   EXPECT_EQ(link->Send(message).code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(Download(*link).status().code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(link->Upload(proto::Update(), adapter_, Always).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(link->Upload(proto::Update(), update_, "", Always).code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(GrpcLinkTest, Download_GivesTheSameBits) {
   ServeDownload(adapter_, [](int, proto::TensorMessage*) { return true; });
   std::unique_ptr<Link> link = Connected();
   std::vector<uint64_t> done;
-  const auto adapter = link->Download(proto::DownloadRequest(), layout_, [&](uint64_t bytes, uint64_t total) {
+  const auto adapter = link->Download(proto::DownloadRequest(), nullptr, layout_, [&](uint64_t bytes, uint64_t total) {
     EXPECT_EQ(total, 4800u);
     done.push_back(bytes);
     return true;
@@ -243,6 +245,45 @@ TEST_F(GrpcLinkTest, Download_GivesTheSameBits) {
   ASSERT_TRUE(adapter.ok()) << adapter.status();
   EXPECT_EQ(adapter->ContentHash(), adapter_.ContentHash());
   EXPECT_EQ(done, (std::vector<uint64_t>{0, 1000, 2000, 3000, 4000, 4800}));
+}
+
+TEST_F(GrpcLinkTest, Download_RolesThatAreHeldAreNotSentAgain) {
+  Adapter held = adapter_.Clone();
+  for (float& value : held.values()) value = -value;
+  federation_.download = [this](grpc::ServerContext*, grpc::ServerWriter<proto::TensorMessage>* writer) {
+    StateEncoder encoder(adapter_, {.layout = layout_, .job_layout = layout_, .roles = {"lora_b"}, .chunk_bytes = 999});
+    proto::TensorMessage message;
+    *message.mutable_header() = encoder.Header();
+    do writer->Write(message);
+    while (encoder.Next(message.mutable_chunk()));
+    return grpc::Status::OK;
+  };
+  std::unique_ptr<Link> link = Connected();
+  proto::DownloadRequest request;
+  request.set_have_round(2);
+  const auto state = link->Download(request, &held, layout_, Always);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->values()[0], held.values()[0]);
+  EXPECT_EQ(state->values()[600], adapter_.values()[600]);
+  EXPECT_EQ(Download(*link).status().code(), absl::StatusCode::kDataLoss);  // held by nobody
+}
+
+TEST_F(GrpcLinkTest, Download_AStepOfTheBase) {
+  const auto layout = *Layout::Create({{"m.base_A.weight", "base_a", {1, 3}}, {"m.base_B.weight", "base_b", {2, 1}}});
+  const Adapter step = TestAdapter(layout);
+  federation_.download = [&](grpc::ServerContext*, grpc::ServerWriter<proto::TensorMessage>* writer) {
+    StateEncoder encoder(step, {.layout = layout, .job_layout = layout_, .roles = {}, .chunk_bytes = 999});
+    proto::TensorMessage message;
+    *message.mutable_header() = encoder.Header();
+    do writer->Write(message);
+    while (encoder.Next(message.mutable_chunk()));
+    return grpc::Status::OK;
+  };
+  proto::DownloadRequest request;
+  request.set_base_step(true);
+  const auto state = Connected()->Download(request, nullptr, layout_, Always);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->ContentHash(), step.ContentHash());
 }
 
 TEST_F(GrpcLinkTest, Download_DamagedChunk) {
@@ -288,7 +329,7 @@ TEST_F(GrpcLinkTest, Download_CancelledByProgress) {
   ServeDownload(adapter_, [](int, proto::TensorMessage*) { return true; });
   std::unique_ptr<Link> link = Connected();
   const auto adapter =
-      link->Download(proto::DownloadRequest(), layout_, [](uint64_t done, uint64_t) { return done < 2000; });
+      link->Download(proto::DownloadRequest(), nullptr, layout_, [](uint64_t done, uint64_t) { return done < 2000; });
   EXPECT_EQ(adapter.status().code(), absl::StatusCode::kCancelled);
 }
 
@@ -303,30 +344,37 @@ TEST_F(GrpcLinkTest, Download_Stalled) {
 
 TEST_F(GrpcLinkTest, Upload_GivesTheSameBitsInChunksThatFit) {
   max_message_bytes_ = 500;
-  std::string hash;
+  proto::EncodingConfig int8;
+  int8.set_values("int8");
+  const std::string components = ComponentBits({true, false, false, true});
+  const auto packed = *PackedLayout(*layout_, components);
+  const EncodedUpdate sent = *EncodedUpdate::Encode(Pack(adapter_, components, packed), int8);
+  std::optional<EncodedUpdate> received;
   size_t largest = 0;
   federation_.upload = [&](grpc::ServerContext*, grpc::ServerReader<proto::UploadMessage>* reader) {
     proto::UploadMessage message;
     reader->Read(&message);
     EXPECT_EQ(message.start().update().round(), 3);
-    AdapterDecoder decoder = *AdapterDecoder::Create(message.start().header(), layout_);
+    UpdateDecoder decoder =
+        *UpdateDecoder::Create(message.start().header(), {.sent = layout_, .encoding = int8, .keep_components = 2});
     while (reader->Read(&message)) {
       largest = std::max(largest, message.ByteSizeLong());
       EXPECT_TRUE(decoder.Add(message.chunk()).ok());
     }
-    hash = std::move(decoder).Finish()->ContentHash();
+    received = *std::move(decoder).Finish();
     return grpc::Status::OK;
   };
   proto::Update update;
   update.set_round(3);
   uint64_t done = 0;
-  const absl::Status status = Connected()->Upload(update, adapter_, [&](uint64_t bytes, uint64_t) {
+  const absl::Status status = Connected()->Upload(update, sent, components, [&](uint64_t bytes, uint64_t) {
     done = bytes;
     return true;
   });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(hash, adapter_.ContentHash());
-  EXPECT_EQ(done, 4800u);
+  ASSERT_TRUE(received.has_value());
+  EXPECT_EQ(received->Decode().ContentHash(), Unpack(sent.Decode(), components, layout_).ContentHash());
+  EXPECT_EQ(done, sent.bytes().size());
   EXPECT_LE(largest, 500u);
 }
 
@@ -334,7 +382,7 @@ TEST_F(GrpcLinkTest, Upload_RefusalKeepsCodeAndMessage) {
   federation_.upload = [](grpc::ServerContext*, grpc::ServerReader<proto::UploadMessage>*) {
     return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "not asked for");
   };
-  EXPECT_EQ(Connected()->Upload(proto::Update(), adapter_, Always), absl::FailedPreconditionError("not asked for"));
+  EXPECT_EQ(Connected()->Upload(proto::Update(), update_, "", Always), absl::FailedPreconditionError("not asked for"));
 }
 
 TEST_F(GrpcLinkTest, Upload_CancelledByProgress) {
@@ -345,7 +393,7 @@ TEST_F(GrpcLinkTest, Upload_CancelledByProgress) {
     return grpc::Status::OK;
   };
   const absl::Status status =
-      Connected()->Upload(proto::Update(), adapter_, [](uint64_t done, uint64_t) { return done < 2000; });
+      Connected()->Upload(proto::Update(), update_, "", [](uint64_t done, uint64_t) { return done < 2000; });
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
 }
 
@@ -355,7 +403,7 @@ TEST_F(GrpcLinkTest, Upload_Stalled) {
     while (!context->IsCancelled()) std::this_thread::yield();
     return grpc::Status::OK;
   };
-  EXPECT_EQ(Connected()->Upload(proto::Update(), adapter_, Always).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Connected()->Upload(proto::Update(), update_, "", Always).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 }  // namespace

@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter.h"
+#include "adapters/encoding.h"
 #include "proto/plan.pb.h"
 #include "proto/service.pb.h"
 
@@ -28,10 +30,14 @@ class Link {
   virtual absl::Status Send(const proto::ClientMessage& message) = 0;
   // Bytes moved so far and in all; returns false to cancel.
   using BytesFunction = std::function<bool(uint64_t done, uint64_t total)>;
-  virtual absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout,
-                                           const BytesFunction& progress) = 0;
-  // OK once the coordinator has accepted the update. ABORTED: no longer wanted.
-  virtual absl::Status Upload(const proto::Update& update, const Adapter& adapter, const BytesFunction& progress) = 0;
+  // The broadcast state that `request` asks for: what the coordinator does not send again is taken from `held`, the
+  // state of request.have_round (null when that is not set). Of request.base_step: the step's tensors alone.
+  virtual absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, const Adapter* held,
+                                           std::shared_ptr<const Layout> job_layout, const BytesFunction& progress) = 0;
+  // `components` as in TensorHeader. OK once the coordinator has accepted the update. ABORTED: no longer wanted;
+  // ALREADY_EXISTS: it is accepted already.
+  virtual absl::Status Upload(const proto::Update& update, const EncodedUpdate& tensors, const std::string& components,
+                              const BytesFunction& progress) = 0;
   // Ends the connection; makes a blocked Receive return. Idempotent.
   virtual void Close() = 0;
 };

@@ -3,8 +3,6 @@
 #include <google/protobuf/util/message_differencer.h>
 
 #include <algorithm>
-#include <set>
-#include <span>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -51,21 +49,12 @@ proto::Progress ProgressOf(const std::string& job_id, int64_t round, const std::
   return progress;
 }
 
-// The tensors of `roles`, in layout order.
-absl::StatusOr<Adapter> SelectRoles(Adapter adapter, const google::protobuf::RepeatedPtrField<std::string>& roles) {
-  const std::set<std::string> wanted(roles.begin(), roles.end());
-  std::vector<TensorSpec> sent;
-  for (const TensorSpec& spec : adapter.layout().tensors()) {
-    if (wanted.count(spec.role) > 0) sent.push_back(spec);
-  }
-  if (sent.size() == adapter.layout().tensors().size()) return adapter;
-  WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> layout, Layout::Create(std::move(sent)));
-  Adapter selected(layout);
-  for (const TensorSpec& spec : layout->tensors()) {
-    const std::span<const float> from = std::as_const(adapter).tensor(*adapter.layout().Find(spec.name));
-    std::copy(from.begin(), from.end(), selected.tensor(spec).begin());
-  }
-  return selected;
+proto::DownloadRequest RequestOf(const std::string& job_id, int64_t round, const std::string& client_id) {
+  proto::DownloadRequest request;
+  request.set_job_id(job_id);
+  request.set_round(round);
+  request.set_client_id(client_id);
+  return request;
 }
 
 }  // namespace
@@ -186,6 +175,8 @@ void Worker::Execute(Task& task) {
       Logger("client")->info("event=job_ended job={} reason=\"{}\"", task.message.job_ended().job_id(),
                              task.message.job_ended().reason());
       ForgetJob(task.message.job_ended().job_id());
+      options_.states->EndJob(task.message.job_ended().job_id());
+      options_.trainer->ResetBase(task.message.job_ended().job_id());
       return Finish(task, absl::OkStatus());
   }
 }
@@ -222,6 +213,7 @@ void Worker::AnswerOffer(Task& task) {
   Job job;
   job.offer = offer;
   job.reply.set_job_id(offer.job_id());
+  job.reply.set_max_rank(options_.max_rank);
   absl::StatusOr<std::shared_ptr<const Layout>> layout =
       PrepareOffer(offer, *options_.data, options_.trainer, job.reply.mutable_layout_hash());
   job.reply.set_accepted(layout.ok());
@@ -249,10 +241,21 @@ absl::Status Worker::CarryOut(Task& task, const proto::Plan& plan) {
     WEFT_RETURN_IF_ERROR(Train(task, plan));
   const auto progress =
       Reporter(task, ProgressOf(plan.job_id(), plan.round(), "uploading"), plan.progress_interval_ms());
-  WEFT_RETURN_IF_ERROR(
-      WithLink(task, [&](Link& link) { return link.Upload(trained_->update, trained_->adapter, progress); }));
-  Logger("client")->info("event=uploaded job={} round={}", plan.job_id(), plan.round());
-  return absl::OkStatus();
+  const LocalResult& result = trained_->result;
+  const absl::Status sent = WithLink(
+      task, [&](Link& link) { return link.Upload(result.update, result.tensors, result.components, progress); });
+  if (sent.ok() || absl::IsAlreadyExists(sent)) Commit(*trained_);
+  if (sent.ok()) Logger("client")->info("event=uploaded job={} round={}", plan.job_id(), plan.round());
+  return sent;
+}
+
+void Worker::Commit(const TrainedUpdate& trained) {
+  const proto::Plan& plan = trained.plan;
+  const absl::Status kept = options_.states->Put(plan.job_id(), options_.client_id, trained.result.next);
+  if (kept.ok()) return;
+  Logger("client")->error(
+      "event=kept_state_not_written job={} round={} note=\"lost if this process ends\" reason=\"{}\"", plan.job_id(),
+      plan.round(), std::string(kept.message()));
 }
 
 absl::Status Worker::Train(Task& task, const proto::Plan& plan) {
@@ -262,26 +265,26 @@ absl::Status Worker::Train(Task& task, const proto::Plan& plan) {
     return absl::FailedPreconditionError(
         "the data folder has no split \"train\"; run `weft prepare` with training rows");
   }
-  WEFT_ASSIGN_OR_RETURN(const Adapter* start,
-                        Fetch(task, plan.job_id(), plan.round() - 1,
-                              ProgressOf(plan.job_id(), plan.round(), "downloading"), plan.progress_interval_ms()));
-  const CohortMember member{options_.client_id, start, shard, plan.seed()};
+  WEFT_ASSIGN_OR_RETURN(const LocalJob job, JobOf(plan.job_id()));
+  const proto::DownloadRequest request = RequestOf(plan.job_id(), plan.round() - 1, options_.client_id);
+  const auto moved =
+      Reporter(task, ProgressOf(plan.job_id(), plan.round(), "downloading"), plan.progress_interval_ms());
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> state, Fetch(task, request, moved));
+  if (plan.base_residual()) WEFT_RETURN_IF_ERROR(StepBase(task, request, *state, moved));
+  WEFT_ASSIGN_OR_RETURN(LocalUpdate local,
+                        LocalUpdate::Begin(job, plan, state, options_.states->Get(plan.job_id(), options_.client_id)));
+  const CohortMember member = local.Member(options_.client_id, shard);
   const auto report = Reporter(task, ProgressOf(plan.job_id(), plan.round(), "training"), plan.progress_interval_ms());
-  Logger("client")->info("event=training job={} round={} rows={}", plan.job_id(), plan.round(), shard->rows());
+  Logger("client")->info("event=training job={} round={} rows={} rank={}", plan.job_id(), plan.round(), shard->rows(),
+                         local.rank());
   WEFT_ASSIGN_OR_RETURN(
-      std::vector<TrainResult> results,
+      const std::vector<TrainResult> results,
       options_.trainer->Train(plan, {&member, 1}, [&](int64_t done, int64_t total) { return report(done, total); }));
-  TrainResult& result = results.front();
-  WEFT_ASSIGN_OR_RETURN(Adapter sent, SelectRoles(std::move(result.adapter), plan.roles_sent()));
-  proto::Update update;
-  update.set_job_id(plan.job_id());
-  update.set_round(plan.round());
-  update.set_client_id(options_.client_id);
-  update.set_examples(shard->rows());
-  *update.mutable_metrics() = result.metrics;
+  const proto::TrainMetrics& metrics = results.front().metrics;
   Logger("client")->info("event=trained job={} round={} steps={} loss={:.4f} seconds={:.1f}", plan.job_id(),
-                         plan.round(), result.metrics.steps(), result.metrics.loss(), result.metrics.seconds());
-  trained_.emplace(TrainedUpdate{plan, std::move(update), std::move(sent)});
+                         plan.round(), metrics.steps(), metrics.loss(), metrics.seconds());
+  WEFT_ASSIGN_OR_RETURN(LocalResult result, std::move(local).End(options_.client_id, shard->rows(), results.front()));
+  trained_.emplace(TrainedUpdate{plan, std::move(result)});
   return absl::OkStatus();
 }
 
@@ -305,10 +308,15 @@ absl::StatusOr<proto::Evaluation> Worker::Evaluate(Task& task, const proto::Eval
     return absl::FailedPreconditionError(absl::StrCat("the data folder has no split \"", plan.split(),
                                                       "\"; prepare it or name another in the job's evaluation.split"));
   }
-  WEFT_ASSIGN_OR_RETURN(const Adapter* adapter,
-                        Fetch(task, plan.job_id(), plan.round(), ProgressOf(plan.job_id(), plan.round(), "downloading"),
-                              plan.progress_interval_ms()));
-  const CohortMember member{options_.client_id, adapter, shard, 0};
+  WEFT_ASSIGN_OR_RETURN(const LocalJob job, JobOf(plan.job_id()));
+  const proto::DownloadRequest request = RequestOf(plan.job_id(), plan.round(), options_.client_id);
+  const auto moved =
+      Reporter(task, ProgressOf(plan.job_id(), plan.round(), "downloading"), plan.progress_interval_ms());
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> state, Fetch(task, request, moved));
+  if (plan.base_residual()) WEFT_RETURN_IF_ERROR(StepBase(task, request, *state, moved));
+  WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
+                        EvaluatedAdapter(job, plan, *state, *options_.states->Get(plan.job_id(), options_.client_id)));
+  const CohortMember member{.client_id = options_.client_id, .start = &adapter, .shard = shard};
   const auto report =
       Reporter(task, ProgressOf(plan.job_id(), plan.round(), "evaluating"), plan.progress_interval_ms());
   WEFT_ASSIGN_OR_RETURN(
@@ -317,7 +325,7 @@ absl::StatusOr<proto::Evaluation> Worker::Evaluate(Task& task, const proto::Eval
   return std::move(results.front());
 }
 
-absl::StatusOr<std::shared_ptr<const Layout>> Worker::LayoutOf(const std::string& job_id) {
+absl::StatusOr<LocalJob> Worker::JobOf(const std::string& job_id) {
   MutexLock lock(mutex_);
   const auto job = jobs_.find(job_id);
   if (job == jobs_.end()) {
@@ -328,26 +336,47 @@ absl::StatusOr<std::shared_ptr<const Layout>> Worker::LayoutOf(const std::string
     return absl::FailedPreconditionError(
         absl::StrCat("found a plan of job ", job_id, ", which this client refused: ", job->second.reply.reason()));
   }
-  return job->second.layout;
+  return LocalJob{job->second.offer.adapter(), job->second.layout, options_.max_rank};
 }
 
-absl::StatusOr<const Adapter*> Worker::Fetch(Task& task, const std::string& job_id, int64_t round,
-                                             proto::Progress progress, uint32_t interval_ms) {
-  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> layout, LayoutOf(job_id));
-  if (downloaded_.has_value() && downloaded_->job_id == job_id && downloaded_->round == round)
-    return &downloaded_->adapter;
-  downloaded_.reset();
-  proto::DownloadRequest request;
-  request.set_job_id(job_id);
-  request.set_round(round);
-  request.set_client_id(options_.client_id);
-  const auto report = Reporter(task, std::move(progress), interval_ms);
+absl::StatusOr<std::shared_ptr<const Adapter>> Worker::Fetch(Task& task, const proto::DownloadRequest& request,
+                                                             const BytesFunction& report) {
+  WEFT_ASSIGN_OR_RETURN(const LocalJob job, JobOf(request.job_id()));
+  const bool held = downloaded_.has_value() && downloaded_->job_id == request.job_id();
+  if (held && downloaded_->round == request.round()) return downloaded_->state;
+  proto::DownloadRequest rest = request;
+  if (held) {
+    rest.set_have_round(downloaded_->round);
+  } else {
+    downloaded_.reset();
+  }
   WEFT_RETURN_IF_ERROR(WithLink(task, [&](Link& link) -> absl::Status {
-    WEFT_ASSIGN_OR_RETURN(Adapter adapter, link.Download(request, layout, report));
-    downloaded_.emplace(Download{job_id, round, std::move(adapter)});
+    WEFT_ASSIGN_OR_RETURN(Adapter state,
+                          link.Download(rest, held ? downloaded_->state.get() : nullptr, job.layout, report));
+    downloaded_.emplace(Download{request.job_id(), request.round(), std::make_shared<const Adapter>(std::move(state))});
     return absl::OkStatus();
   }));
-  return &downloaded_->adapter;
+  return downloaded_->state;
+}
+
+absl::Status Worker::StepBase(Task& task, const proto::DownloadRequest& request, const Adapter& state,
+                              const BytesFunction& report) {
+  WEFT_ASSIGN_OR_RETURN(const LocalJob job, JobOf(request.job_id()));
+  Trainer& trainer = *options_.trainer;
+  const std::string& job_id = request.job_id();
+  // Steps are not undone one by one: an earlier round starts from the base as it is.
+  if (trainer.base_round(job_id) > request.round()) trainer.ResetBase(job_id);
+  while (trainer.base_round(job_id) + 1 < request.round()) {
+    proto::DownloadRequest missed = request;
+    missed.set_round(trainer.base_round(job_id) + 1);
+    missed.set_base_step(true);
+    WEFT_RETURN_IF_ERROR(WithLink(task, [&](Link& link) -> absl::Status {
+      WEFT_ASSIGN_OR_RETURN(const Adapter step, link.Download(missed, nullptr, job.layout, report));
+      return trainer.AddToBase(job_id, missed.round(), step);
+    }));
+  }
+  if (trainer.base_round(job_id) == request.round()) return absl::OkStatus();
+  return trainer.AddToBase(job_id, request.round(), state);
 }
 
 void Worker::ForgetJob(const std::string& job_id) {
@@ -382,7 +411,7 @@ std::shared_ptr<Link> Worker::LinkOf(const Task& task) {
   return task.connection == connection_ ? link_ : nullptr;
 }
 
-std::function<bool(uint64_t, uint64_t)> Worker::Reporter(Task& task, proto::Progress progress, uint32_t interval_ms) {
+Worker::BytesFunction Worker::Reporter(Task& task, proto::Progress progress, uint32_t interval_ms) {
   return [this, &task, message = proto::ClientMessage(), progress = std::move(progress), interval_ms,
           last = absl::InfinitePast()](uint64_t done, uint64_t total) mutable {
     const absl::Time now = options_.clock->Now();

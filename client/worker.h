@@ -16,6 +16,8 @@
 #include "absl/time/time.h"
 #include "client/backoff.h"
 #include "client/link.h"
+#include "client/local_update.h"
+#include "client/state_store.h"
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "proto/service.pb.h"
@@ -25,9 +27,10 @@
 namespace weft {
 
 // Does what the coordinator asks for, one thing after the other on its own thread, so that the thread that receives
-// never waits for training: answers job offers, carries out plans (download, train, upload) and evaluation plans.
-// Outlives connections: training goes on while the coordinator is away, and a finished update is kept and sent again
-// when the same plan comes again. Thread-safe.
+// never waits for training: answers job offers, carries out plans (download, train, upload; what is around
+// the training is LocalUpdate's) and evaluation plans. What is kept of a job between rounds changes when the
+// coordinator has accepted the update. Outlives connections: training goes on while the coordinator is away, and a
+// finished update is kept and sent again when the same plan comes again. Thread-safe.
 class Worker {
  public:
   struct Options {
@@ -35,6 +38,8 @@ class Worker {
     Trainer* trainer = nullptr;        // outlives the worker; used on its thread only
     const DataFolder* data = nullptr;  // outlives the worker
     const Clock* clock = nullptr;      // outlives the worker; paces progress messages
+    StateStore* states = nullptr;      // outlives the worker
+    int64_t max_rank = 0;              // most components of a LoRA factor trained here; 0: as many as the job has
     // Between attempts of one transfer while the connection stands.
     absl::Duration retry_min = absl::Milliseconds(200);
     absl::Duration retry_max = absl::Seconds(10);
@@ -68,20 +73,21 @@ class Worker {
     proto::JobReply reply;
     std::shared_ptr<const Layout> layout;  // null when refused
   };
+  // The last broadcast state, of which the next download need not bring what has not changed.
   struct Download {
     std::string job_id;
     int64_t round;
-    Adapter adapter;
+    std::shared_ptr<const Adapter> state;
   };
   struct TrainedUpdate {
     proto::Plan plan;
-    proto::Update update;
-    Adapter adapter;
+    LocalResult result;
   };
   struct Evaluated {
     proto::EvaluationPlan plan;
     proto::Evaluation evaluation;
   };
+  using BytesFunction = Link::BytesFunction;
   using Attempt = std::function<absl::Status(Link&)>;
 
   // With mutex_ held. Without `round`: everything of the job.
@@ -99,10 +105,16 @@ class Worker {
   absl::Status Train(Task& task, const proto::Plan& plan);
   absl::Status CarryOut(Task& task, const proto::EvaluationPlan& plan);
   absl::StatusOr<proto::Evaluation> Evaluate(Task& task, const proto::EvaluationPlan& plan);
-  absl::StatusOr<std::shared_ptr<const Layout>> LayoutOf(const std::string& job_id);
-  // The adapter of a committed round, downloaded unless it is the last one downloaded.
-  absl::StatusOr<const Adapter*> Fetch(Task& task, const std::string& job_id, int64_t round, proto::Progress progress,
-                                       uint32_t interval_ms);
+  absl::StatusOr<LocalJob> JobOf(const std::string& job_id);
+  // The broadcast state of a committed round, downloaded unless it is the last one downloaded.
+  absl::StatusOr<std::shared_ptr<const Adapter>> Fetch(Task& task, const proto::DownloadRequest& request,
+                                                       const BytesFunction& report);
+  // Brings the trainer's base to the steps 1 to request.round, the last of which is in `state`; the coordinator is
+  // asked for those missed.
+  absl::Status StepBase(Task& task, const proto::DownloadRequest& request, const Adapter& state,
+                        const BytesFunction& report);
+  // The coordinator has accepted the update.
+  void Commit(const TrainedUpdate& trained);
   void ForgetJob(const std::string& job_id);
 
   // Runs `attempt`, again with waits while it fails in a way that heals and the task's connection stands. UNAVAILABLE:
@@ -112,7 +124,7 @@ class Worker {
   // The link on which the task was last asked for; nullptr when it is gone.
   std::shared_ptr<Link> LinkOf(const Task& task);
   // Reports to the coordinator at most every `interval_ms`; the result says whether the task is still wanted.
-  std::function<bool(uint64_t, uint64_t)> Reporter(Task& task, proto::Progress progress, uint32_t interval_ms);
+  BytesFunction Reporter(Task& task, proto::Progress progress, uint32_t interval_ms);
 
   const Options options_;
 

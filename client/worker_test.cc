@@ -29,11 +29,14 @@ TEST_F(WorkerPlanTest, Train_UploadsWhatTheTrainerMakes) {
   EXPECT_EQ(upload.update.client_id(), "a");
   EXPECT_EQ(upload.update.examples(), 10u);
   EXPECT_EQ(upload.update.metrics().steps(), 4);
+  EXPECT_EQ(upload.tensors.layout(), *layout_);
   const Adapter start = StartOf(1);
-  const CohortMember member{"a", &start, data_->split("train"), 5};
-  const auto expected = trainer_->Train(PlanOf(2).train(), {&member, 1}, [](int64_t, int64_t) { return true; });
+  const CohortMember member{.client_id = "a", .start = &start, .shard = data_->split("train"), .seed = 5};
+  auto expected = trainer_->Train(PlanOf(2).train(), {&member, 1}, [](int64_t, int64_t) { return true; });
   ASSERT_TRUE(expected.ok()) << expected.status();
-  EXPECT_EQ(upload.adapter.ContentHash(), expected->front().adapter.ContentHash());
+  Adapter& delta = expected->front().adapter;
+  for (size_t i = 0; i < delta.values().size(); ++i) delta.values()[i] -= start.values()[i];
+  EXPECT_EQ(upload.adapter.ContentHash(), delta.ContentHash());
 }
 
 TEST_F(WorkerPlanTest, Train_SendsOnlyTheRolesAskedFor) {
@@ -49,6 +52,166 @@ TEST_F(WorkerPlanTest, Train_SendsOnlyTheRolesAskedFor) {
     EXPECT_EQ(spec.role, "head");
     EXPECT_GT(upload.adapter.tensor(spec)[0], 0);
   }
+}
+
+TEST_F(WorkerPlanTest, Train_TrainsAndSendsNoMoreComponentsThanItHasRoomFor) {
+  max_rank_ = 1;
+  Start();
+  coordinator_.WaitForConnect(1);
+  SetAdapters();
+  EXPECT_EQ(ReplyTo(Offer()).max_rank(), 1);
+  coordinator_.Push(PlanOf(1));
+  const FakeCoordinator::Upload upload = coordinator_.WaitForUpload();
+  EXPECT_EQ(upload.update.rank(), 1);
+  EXPECT_EQ(upload.tensors.layout().tensors()[0].shape, (std::vector<int64_t>{1, 4}));
+}
+
+// What int8 drops of the first update comes with the second.
+TEST_F(WorkerPlanTest, Upload_StateIsKeptOnceTheUpdateIsAccepted) {
+  StartWithJob();
+  proto::ServerMessage plan = PlanOf(1);
+  plan.mutable_train()->mutable_encoding()->set_values("int8");
+  plan.mutable_train()->mutable_encoding()->set_error_feedback(true);
+  coordinator_.FailUpload(absl::InvalidArgumentError("not this one"));
+  coordinator_.Push(plan);
+  WaitForFailure();
+  EXPECT_EQ(states_->Get("job", "a")->error, nullptr);
+  coordinator_.Push(plan);
+  coordinator_.WaitForUpload();
+  EXPECT_STILL_THERE();
+  const auto kept = states_->Get("job", "a");
+  EXPECT_EQ(kept->round, 1);
+  ASSERT_NE(kept->error, nullptr);
+  EXPECT_NE(EncodedUpdate::View(*kept->error).norm(), 0);
+}
+
+TEST_F(WorkerPlanTest, Upload_AlreadyInCountsAsAccepted) {
+  StartWithJob();
+  coordinator_.FailUpload(absl::AlreadyExistsError("the update is in"));
+  coordinator_.Push(PlanOf(1));
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(states_->Get("job", "a")->round, 1);
+}
+
+TEST_F(WorkerPlanTest, Upload_NoLongerWantedKeepsNothing) {
+  StartWithJob();
+  coordinator_.FailUpload(absl::AbortedError("round is over"));
+  coordinator_.Push(PlanOf(1));
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(states_->Get("job", "a")->round, 0);
+}
+
+TEST_F(WorkerPlanTest, JobEnded_ForgetsWhatWasKept) {
+  StartWithJob();
+  coordinator_.Push(PlanOf(1));
+  coordinator_.WaitForUpload();
+  coordinator_.Push(JobEndedMessage());
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(states_->Get("job", "a")->round, 0);
+}
+
+TEST_F(WorkerPlanTest, Train_OwnRolesReplaceTheBroadcastOnesInTrainingAndEvaluation) {
+  StartWithJob();
+  proto::ServerMessage plan = PlanOf(1);
+  plan.mutable_train()->clear_roles_sent();
+  plan.mutable_train()->add_roles_sent("lora_a");
+  for (const char* role : {"lora_b", "head"}) plan.mutable_train()->add_roles_local(role);
+  coordinator_.Push(plan);
+  coordinator_.WaitForUpload();
+  EXPECT_STILL_THERE();
+  const auto kept = states_->Get("job", "a");
+  ASSERT_NE(kept->local, nullptr);
+  EXPECT_EQ(kept->local->layout().tensors().size(), 3u);
+  // Evaluated are a zero A and own values above zero: more than the zeros of the broadcast.
+  const auto correct = [&](const proto::ServerMessage& message) {
+    coordinator_.Push(message);
+    return coordinator_.WaitFor(proto::ClientMessage::kEvaluation).evaluation().loss_sum();
+  };
+  proto::ServerMessage own = EvaluationOf(0);
+  for (const char* role : {"lora_b", "head"}) own.mutable_evaluate()->add_roles_local(role);
+  EXPECT_LT(correct(own), correct(EvaluationOf(0)));
+}
+
+class WorkerBaseStepTest : public WorkerPlanTest {
+ protected:
+  void SetSteps() {
+    const auto layout = *Layout::Create({{"m.base_A.weight", "base_a", {1, 4}}, {"m.base_B.weight", "base_b", {4, 1}}});
+    for (int64_t round = 1; round <= 3; ++round) coordinator_.SetBaseStep(round, Adapter(layout));
+  }
+  static proto::ServerMessage SteppedPlan(int64_t round) {
+    proto::ServerMessage message = PlanOf(round);
+    message.mutable_train()->set_base_residual(true);
+    return message;
+  }
+  // Rounds of the steps asked for since the last call.
+  std::vector<int64_t> StepsAskedFor() {
+    std::vector<int64_t> rounds;
+    const auto requests = coordinator_.requests();
+    for (size_t i = seen_; i < requests.size(); ++i) {
+      if (requests[i].base_step()) rounds.push_back(requests[i].round());
+    }
+    seen_ = requests.size();
+    return rounds;
+  }
+  size_t seen_ = 0;
+};
+
+TEST_F(WorkerBaseStepTest, Train_AppliesTheStepsItMissedAndTheOneItStartsFrom) {
+  StartWithJob();
+  SetSteps();
+  coordinator_.Push(SteppedPlan(1));
+  coordinator_.WaitForUpload();
+  EXPECT_TRUE(StepsAskedFor().empty());  // round 0 has none
+  coordinator_.Push(SteppedPlan(4));
+  coordinator_.WaitForUpload();
+  EXPECT_EQ(StepsAskedFor(), (std::vector<int64_t>{1, 2}));
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(trainer_->base_round("job"), 3);
+}
+
+TEST_F(WorkerBaseStepTest, Evaluate_AnEarlierRoundStartsFromTheBaseAsItIs) {
+  StartWithJob();
+  SetSteps();
+  coordinator_.Push(SteppedPlan(4));
+  coordinator_.WaitForUpload();
+  StepsAskedFor();
+  proto::ServerMessage evaluation = EvaluationOf(2);
+  evaluation.mutable_evaluate()->set_base_residual(true);
+  coordinator_.Push(evaluation);
+  coordinator_.WaitFor(proto::ClientMessage::kEvaluation);
+  EXPECT_EQ(StepsAskedFor(), (std::vector<int64_t>{1}));
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(trainer_->base_round("job"), 2);
+}
+
+TEST_F(WorkerBaseStepTest, Train_AStepThatIsGoneIsReported) {
+  StartWithJob();
+  coordinator_.Push(SteppedPlan(4));
+  EXPECT_TRUE(absl::StrContains(WaitForFailure(), "no adapter of this round"));
+}
+
+TEST_F(WorkerBaseStepTest, JobEnded_TakesTheStepsBack) {
+  StartWithJob();
+  SetSteps();
+  coordinator_.Push(SteppedPlan(2));
+  coordinator_.WaitForUpload();
+  coordinator_.Push(JobEndedMessage());
+  EXPECT_STILL_THERE();
+  EXPECT_EQ(trainer_->base_round("job"), 0);
+}
+
+TEST_F(WorkerPlanTest, Train_SaysWhichRoundItHolds) {
+  StartWithJob();
+  for (int64_t round = 1; round <= 3; ++round) {
+    coordinator_.Push(PlanOf(round));
+    coordinator_.WaitForUpload();
+  }
+  const auto requests = coordinator_.requests();
+  ASSERT_EQ(requests.size(), 3u);
+  EXPECT_FALSE(requests[0].has_have_round());
+  EXPECT_TRUE(requests[1].has_have_round());
+  EXPECT_EQ(requests[1].have_round(), 0);
+  EXPECT_EQ(requests[2].have_round(), 1);
 }
 
 TEST_F(WorkerPlanTest, Train_AnotherSeedTrainsAnew) {

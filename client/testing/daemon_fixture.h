@@ -19,7 +19,7 @@
 namespace weft {
 
 // A daemon on a thread between a fake coordinator and a fake trainer, with a base, data and a job that fit together.
-// Changes to trainer_options_ and data_options_ count before Start.
+// Changes to trainer_options_, data_options_ and max_rank_ count before Start.
 class DaemonFixture : public testing::Test {
  protected:
   ~DaemonFixture() override {
@@ -46,7 +46,9 @@ class DaemonFixture : public testing::Test {
                                                        .make_link = [this] { return MakeLink(); },
                                                        .trainer = trainer_.get(),
                                                        .data = &*data_,
-                                                       .clock = &clock_});
+                                                       .clock = &clock_,
+                                                       .states = states_.get(),
+                                                       .max_rank = max_rank_});
   }
 
   void Start() {
@@ -167,6 +169,8 @@ class DaemonFixture : public testing::Test {
   TestData data_options_;
   absl::Status make_link_status_;
   SimulatedClock clock_;
+  int64_t max_rank_ = 0;
+  const std::unique_ptr<StateStore> states_ = *StateStore::Open("");
   std::optional<DataFolder> data_;
   std::unique_ptr<FakeTrainer> trainer_;
   std::unique_ptr<Daemon> daemon_;

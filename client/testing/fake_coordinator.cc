@@ -58,22 +58,26 @@ class FakeCoordinator::FakeLink : public Link {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, std::shared_ptr<const Layout> layout,
-                                   const BytesFunction& progress) override {
+  absl::StatusOr<Adapter> Download(const proto::DownloadRequest& request, const Adapter* held,
+                                   std::shared_ptr<const Layout> job_layout, const BytesFunction& progress) override {
     {
       MutexLock lock(peer_->mutex_);
-      ++peer_->downloads_;
+      peer_->requests_.push_back(request);
       WEFT_RETURN_IF_ERROR(CheckLocked());
       WEFT_RETURN_IF_ERROR(TakeFirst(peer_->download_failures_));
+      if (request.has_have_round() != (held != nullptr)) return absl::InternalError("have_round without what is held");
     }
-    if (!progress(layout->size_bytes(), layout->size_bytes())) return absl::CancelledError("download cancelled");
+    if (!progress(job_layout->size_bytes(), job_layout->size_bytes()))
+      return absl::CancelledError("download cancelled");
     MutexLock lock(peer_->mutex_);
-    const auto found = peer_->adapters_.find(request.round());
-    if (found == peer_->adapters_.end()) return absl::NotFoundError("no adapter of this round");
+    const auto& adapters = request.base_step() ? peer_->base_steps_ : peer_->adapters_;
+    const auto found = adapters.find(request.round());
+    if (found == adapters.end()) return absl::NotFoundError("no adapter of this round");
     return found->second.Clone();
   }
 
-  absl::Status Upload(const proto::Update& update, const Adapter& adapter, const BytesFunction& progress) override {
+  absl::Status Upload(const proto::Update& update, const EncodedUpdate& tensors, const std::string& components,
+                      const BytesFunction& progress) override {
     {
       MutexLock lock(peer_->mutex_);
       ++peer_->upload_attempts_;
@@ -82,10 +86,10 @@ class FakeCoordinator::FakeLink : public Link {
       WEFT_RETURN_IF_ERROR(CheckLocked());
       WEFT_RETURN_IF_ERROR(TakeFirst(peer_->upload_failures_));
     }
-    const uint64_t size = adapter.bytes().size();
+    const uint64_t size = tensors.bytes().size();
     if (!progress(size, size)) return absl::CancelledError("upload cancelled");
     MutexLock lock(peer_->mutex_);
-    peer_->uploads_.push_back({update, adapter.Clone()});
+    peer_->uploads_.push_back({update, components, tensors.Clone(), tensors.Decode()});
     peer_->changed_.NotifyAll();
     return absl::OkStatus();
   }
@@ -147,6 +151,11 @@ void FakeCoordinator::SetAdapter(int64_t round, Adapter adapter) {
   adapters_.insert_or_assign(round, std::move(adapter));
 }
 
+void FakeCoordinator::SetBaseStep(int64_t round, Adapter step) {
+  MutexLock lock(mutex_);
+  base_steps_.insert_or_assign(round, std::move(step));
+}
+
 FakeCoordinator::Connection* FakeCoordinator::Standing() const {
   const bool stands =
       connection_ != nullptr && connection_->welcomed && !connection_->closed && !connection_->end.has_value();
@@ -205,7 +214,12 @@ void FakeCoordinator::WaitForUploadAttempts(int count) {
 
 int FakeCoordinator::downloads() const {
   MutexLock lock(mutex_);
-  return downloads_;
+  return static_cast<int>(requests_.size());
+}
+
+std::vector<proto::DownloadRequest> FakeCoordinator::requests() const {
+  MutexLock lock(mutex_);
+  return requests_;
 }
 
 int FakeCoordinator::upload_attempts() const {

@@ -21,7 +21,9 @@ class FakeCoordinator {
  public:
   struct Upload {
     proto::Update update;
-    Adapter adapter;
+    std::string components;
+    EncodedUpdate tensors;
+    Adapter adapter;  // their values
   };
 
   std::unique_ptr<Link> MakeLink();
@@ -35,8 +37,9 @@ class FakeCoordinator {
   // The next Upload, or Send of an evaluation, loses the connection instead.
   void BreakOnUpload();
   void BreakOnEvaluation();
-  // The adapter of a round; downloads of rounds without one get NOT_FOUND.
+  // The state of a round, or its step of the base; downloads of rounds without one get NOT_FOUND.
   void SetAdapter(int64_t round, Adapter adapter);
+  void SetBaseStep(int64_t round, Adapter step);
 
   // Waits for a connection to stand, then pushes.
   void Push(const proto::ServerMessage& message);
@@ -53,6 +56,8 @@ class FakeCoordinator {
   void WaitForUploadAttempts(int count);
 
   int downloads() const;
+  // Every download asked for so far, in order.
+  std::vector<proto::DownloadRequest> requests() const;
   int upload_attempts() const;
   // Messages of a kind received so far and not yet taken by WaitFor.
   int pending(proto::ClientMessage::KindCase kind) const;
@@ -79,11 +84,12 @@ class FakeCoordinator {
   bool break_on_upload_ = false;
   bool break_on_evaluation_ = false;
   std::map<int64_t, Adapter> adapters_;
+  std::map<int64_t, Adapter> base_steps_;
   std::vector<proto::Hello> hellos_;
   int connect_attempts_ = 0;
   std::deque<proto::ClientMessage> up_;
   std::deque<Upload> uploads_;
-  int downloads_ = 0;
+  std::vector<proto::DownloadRequest> requests_;
   int upload_attempts_ = 0;
 };
 
