@@ -15,15 +15,16 @@ constexpr size_t kFoldBlock = 128;  // values that share a scale
 
 enum class FoldFormat { kF32, kBf16, kF16, kInt8, kInt4 };
 
-// The values of one update, from some element on. No alignment is needed.
+// The values of one update, from some element on.
 struct FoldSource {
   const void* values = nullptr;  // in the sum's FoldFormat; int4: two to a byte, the lower half first
   const void* scales = nullptr;  // int8, int4: fp32 scale of the block that begins at the first value
   uint64_t weight = 0;           // below 2^29
+  float max_abs = 65536.0f;      // no value is larger; a tight bound makes a fast pass possible
 };
 
 // The most sources of one call.
-constexpr size_t kMostFoldSources = 1024;
+constexpr size_t kMostFoldSources = 512;
 
 // Adds value * weight of elements 0 <= i < n of `count` sources. Each product is exact, and rounded to a multiple of
 // 2^-64 (to nearest, ties to even) by itself. |value| < 2^16. The same bits on every SIMD target.

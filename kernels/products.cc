@@ -11,6 +11,12 @@
 #include <hwy/foreach_target.h>  // before highway.h
 #include <hwy/highway.h>
 
+namespace weft::kernels {
+// Aligned room for `size` values, kept by the thread for the next call: large blocks are costly to map each time. Slots
+// are apart from each other.
+double* Scratch(int slot, int64_t size);
+}  // namespace weft::kernels
+
 HWY_BEFORE_NAMESPACE();
 namespace weft::kernels::HWY_NAMESPACE {
 
@@ -18,6 +24,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int64_t kPanel = 16;   // columns of a packed operand
 constexpr int64_t kDepth = 128;  // of a block of Gram: a panel of it stays in the first cache
+constexpr int64_t kChunk = 64;   // values read from each vector in a row, or pages change too often
 
 using F64 = hn::CappedTag<double, 8>;
 using V64 = hn::Vec<F64>;
@@ -86,10 +93,41 @@ HWY_INLINE void Widen(const float* HWY_RESTRICT from, int64_t n, double* HWY_RES
   for (; i < n; ++i) to[i] = from[i];
 }
 
+// to[d, j] = row j's value d, for kPanel rows of consecutive values; how many of `depth` values of each were done.
+int64_t TransposeRows(const float* const* rows, int64_t d0, int64_t depth, double* to) {
+  const hn::CappedTag<float, 16> d32;
+  constexpr int64_t kStep = hn::MaxLanes(d32);
+  HWY_ALIGN float mixed[kPanel * kStep];  // [kPanel / 4, kStep, 4]
+  int64_t done = 0;
+  for (; done + kStep <= depth; done += kStep) {
+    for (int64_t j = 0; j < kPanel; j += 4) {
+      const auto load = [&](int64_t row) { return hn::LoadU(d32, rows[j + row] + d0 + done); };
+      hn::StoreInterleaved4(load(0), load(1), load(2), load(3), d32, mixed + j * kStep);
+    }
+    for (int64_t d = 0; d < kStep; ++d) {
+      for (int64_t j = 0; j < kPanel; j += 4) {
+        const hn::CappedTag<double, 4> d64;
+        const hn::Rebind<float, decltype(d64)> half;
+        for (int64_t lane = 0; lane < 4; lane += hn::MaxLanes(d64)) {
+          hn::StoreU(hn::PromoteTo(d64, hn::LoadU(half, mixed + j * kStep + d * 4 + lane)), d64,
+                     to + (done + d) * kPanel + j + lane);
+        }
+      }
+    }
+  }
+  return done;
+}
+
 // to[d, j - j0] for the vectors of one panel and `depth` values from d0 on; zero where there is no vector.
 void PackPanel(const VectorStack& x, int64_t j0, int64_t d0, int64_t depth, double* to) {
   const int64_t end = std::min(x.count, j0 + kPanel);
   if (end - j0 < kPanel) std::fill_n(to, depth * kPanel, 0.0);
+  if (end - j0 == kPanel && std::all_of(x.strides + j0, x.strides + end, [](int64_t s) { return s == 1; })) {
+    const int64_t done = TransposeRows(x.data + j0, d0, depth, to);
+    to += done * kPanel;
+    d0 += done;
+    depth -= done;
+  }
   for (int64_t j = j0; j < end;) {
     const int64_t n = Adjacent(x, j, end);
     const int64_t stride = x.strides[j];
@@ -106,17 +144,17 @@ void PackPanel(const VectorStack& x, int64_t j0, int64_t d0, int64_t depth, doub
 
 void GramAny(const VectorStack& x, double* gram) {
   const int64_t panels = Panels(x.count), padded = panels * kPanel;
-  const auto packed = hwy::AllocateAligned<double>(padded * kDepth);
-  const auto sums = hwy::AllocateAligned<double>(padded * padded);
-  std::fill_n(sums.get(), padded * padded, 0.0);
+  double* packed = Scratch(0, padded * kDepth);
+  double* sums = Scratch(1, padded * padded);
+  std::fill_n(sums, padded * padded, 0.0);
   for (int64_t d0 = 0; d0 < x.length; d0 += kDepth) {
     const int64_t depth = std::min(kDepth, x.length - d0);
-    for (int64_t p = 0; p < panels; ++p) PackPanel(x, p * kPanel, d0, depth, packed.get() + p * kPanel * kDepth);
+    for (int64_t p = 0; p < panels; ++p) PackPanel(x, p * kPanel, d0, depth, packed + p * kPanel * kDepth);
     for (int64_t q = 0; q < panels; ++q) {
-      const double* right = packed.get() + q * kPanel * kDepth;
+      const double* right = packed + q * kPanel * kDepth;
       for (int64_t p = 0; p <= q; ++p) {
-        const Rows left = {packed.get() + p * kPanel * kDepth, kPanel, 1};
-        Tile<true, true>(left, right, depth, sums.get() + p * kPanel * padded + q * kPanel, padded);
+        const Rows left = {packed + p * kPanel * kDepth, kPanel, 1};
+        Tile<true, true>(left, right, depth, sums + p * kPanel * padded + q * kPanel, padded);
       }
     }
   }
@@ -126,12 +164,12 @@ void GramAny(const VectorStack& x, double* gram) {
 }
 
 // [k, columns] as panels of [k, kPanel], padded with zeros.
-hwy::AlignedFreeUniquePtr<double[]> PackDense(const double* w, int64_t k, int64_t columns) {
-  auto packed = hwy::AllocateAligned<double>(Panels(columns) * kPanel * std::max<int64_t>(k, 1));
+const double* PackDense(int slot, const double* w, int64_t k, int64_t columns) {
+  double* packed = Scratch(slot, Panels(columns) * kPanel * k);
   for (int64_t p = 0; p < Panels(columns); ++p) {
     const int64_t n = std::min(kPanel, columns - p * kPanel);
     for (int64_t row = 0; row < k; ++row) {
-      double* to = packed.get() + (p * k + row) * kPanel;
+      double* to = packed + (p * k + row) * kPanel;
       std::copy_n(w + row * columns + p * kPanel, n, to);
       std::fill_n(to + n, kPanel - n, 0.0);
     }
@@ -148,57 +186,68 @@ void StoreTile(const double* tile, int64_t row, int64_t column, int64_t rows, in
 }
 
 void CombineToRowsAny(const VectorStack& x, const double* w, int64_t columns, double* out) {
-  const auto left = PackDense(w, x.count, columns);
-  const auto right = hwy::AllocateAligned<double>(std::max<int64_t>(x.count, 1) * kPanel);
+  const double* left = PackDense(0, w, x.count, columns);
+  double* right = Scratch(1, x.count * kChunk);  // tiles of [count, kPanel]
   HWY_ALIGN double tile[kPanel * kPanel];
-  std::fill_n(right.get(), x.count * kPanel, 0.0);
-  for (int64_t d0 = 0; d0 < x.length; d0 += kPanel) {
-    const int64_t n = std::min(kPanel, x.length - d0);
+  std::fill_n(right, x.count * kChunk, 0.0);
+  for (int64_t d0 = 0; d0 < x.length; d0 += kChunk) {
+    const int64_t end = std::min(d0 + kChunk, x.length);
     for (int64_t j = 0; j < x.count; ++j) {
-      const float* from = x.data[j] + d0 * x.strides[j];
-      double* to = right.get() + j * kPanel;
-      if (x.strides[j] == 1) {
-        Widen(from, n, to);
-      } else {
-        for (int64_t d = 0; d < n; ++d) to[d] = from[d * x.strides[j]];
+      double* to = right + j * kPanel;
+      for (int64_t d = d0; d < end; d += kPanel, to += x.count * kPanel) {
+        const int64_t n = std::min(kPanel, end - d);
+        const float* from = x.data[j] + d * x.strides[j];
+        if (x.strides[j] == 1) {
+          Widen(from, n, to);
+        } else {
+          for (int64_t i = 0; i < n; ++i) to[i] = from[i * x.strides[j]];
+        }
       }
     }
-    for (int64_t p = 0; p < Panels(columns); ++p) {
-      Tile<false, false>({left.get() + p * x.count * kPanel, kPanel, 1}, right.get(), x.count, tile, kPanel);
-      StoreTile(tile, p * kPanel, d0, columns, x.length, out);
+    const double* from = right;
+    for (int64_t d = d0; d < end; d += kPanel, from += x.count * kPanel) {
+      for (int64_t p = 0; p < Panels(columns); ++p) {
+        Tile<false, false>({left + p * x.count * kPanel, kPanel, 1}, from, x.count, tile, kPanel);
+        StoreTile(tile, p * kPanel, d, columns, x.length, out);
+      }
     }
   }
 }
 
 void CombineToColumnsAny(const VectorStack& x, const double* w, int64_t columns, double* out) {
-  const auto right = PackDense(w, x.count, columns);
-  const int64_t width = std::max<int64_t>(x.count, 1);
-  const auto left = hwy::AllocateAligned<double>(kPanel * width);  // [kPanel of d, count]
+  const double* right = PackDense(0, w, x.count, columns);
+  const int64_t width = x.count;
+  double* left = Scratch(1, kPanel * width);  // [kPanel of d, count]
   HWY_ALIGN double tile[kPanel * kPanel];
-  std::fill_n(left.get(), kPanel * width, 0.0);
+  std::fill_n(left, kPanel * width, 0.0);
   for (int64_t d0 = 0; d0 < x.length; d0 += kPanel) {
     const int64_t n = std::min(kPanel, x.length - d0);
     for (int64_t j = 0; j < x.count;) {
       const int64_t run = Adjacent(x, j, x.count);
-      for (int64_t d = 0; d < n; ++d) Widen(x.data[j] + (d0 + d) * x.strides[j], run, left.get() + d * width + j);
+      for (int64_t d = 0; d < n; ++d) Widen(x.data[j] + (d0 + d) * x.strides[j], run, left + d * width + j);
       j += run;
     }
     for (int64_t p = 0; p < Panels(columns); ++p) {
-      Tile<false, false>({left.get(), 1, width}, right.get() + p * x.count * kPanel, x.count, tile, kPanel);
+      Tile<false, false>({left, 1, width}, right + p * x.count * kPanel, x.count, tile, kPanel);
       StoreTile(tile, d0, p * kPanel, x.length, columns, out);
     }
   }
 }
 
-void TransposedProductAny(const double* a, const double* b, int64_t k, int64_t m, int64_t n, double* out) {
-  const auto left = PackDense(a, k, m);
-  const auto right = PackDense(b, k, n);
+void TransposedProductAny(const double* a, const double* b, int64_t k, int64_t m, int64_t n, bool symmetric,
+                          double* out) {
+  const double* left = PackDense(0, a, k, m);
+  const double* right = PackDense(1, b, k, n);
   HWY_ALIGN double tile[kPanel * kPanel];
   for (int64_t q = 0; q < Panels(n); ++q) {
-    for (int64_t p = 0; p < Panels(m); ++p) {
-      Tile<false, false>({left.get() + p * k * kPanel, kPanel, 1}, right.get() + q * k * kPanel, k, tile, kPanel);
+    for (int64_t p = symmetric ? q : 0; p < Panels(m); ++p) {
+      Tile<false, false>({left + p * k * kPanel, kPanel, 1}, right + q * k * kPanel, k, tile, kPanel);
       StoreTile(tile, p * kPanel, q * kPanel, m, n, out);
     }
+  }
+  if (!symmetric) return;
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < i; ++j) out[j * n + i] = out[i * n + j];
   }
 }
 
@@ -207,6 +256,16 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace weft::kernels {
+
+double* Scratch(int slot, int64_t size) {
+  thread_local hwy::AlignedFreeUniquePtr<double[]> rooms[2];
+  thread_local int64_t sizes[2] = {0, 0};
+  if (sizes[slot] < size || size == 0) {
+    rooms[slot] = hwy::AllocateAligned<double>(std::max<int64_t>(size, 1));
+    sizes[slot] = size;
+  }
+  return rooms[slot].get();
+}
 
 HWY_EXPORT(GramAny);
 HWY_EXPORT(CombineToRowsAny);
@@ -224,7 +283,11 @@ void CombineToColumns(const VectorStack& x, const double* w, int64_t columns, do
 }
 
 void TransposedProduct(const double* a, const double* b, int64_t k, int64_t m, int64_t n, double* out) {
-  HWY_DYNAMIC_DISPATCH(TransposedProductAny)(a, b, k, m, n, out);
+  HWY_DYNAMIC_DISPATCH(TransposedProductAny)(a, b, k, m, n, false, out);
+}
+
+void SymmetricTransposedProduct(const double* a, const double* b, int64_t k, int64_t n, double* out) {
+  HWY_DYNAMIC_DISPATCH(TransposedProductAny)(a, b, k, n, n, true, out);
 }
 
 }  // namespace weft::kernels

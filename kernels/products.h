@@ -2,7 +2,7 @@
 #define WEFT_KERNELS_PRODUCTS_H_
 
 // Products with stacks of long fp32 vectors, in fp64: what the algebra of low-rank factors is made of. Raw pointers, no
-// checks; packing buffers are allocated inside. Matrices are row-major.
+// checks; a thread keeps its packing buffers. Matrices are row-major.
 //
 // Every sum runs in the order of its index, in blocks whose bounds do not depend on the CPU, and no product is rounded
 // together with an addition: so the same bits on every SIMD target.
@@ -29,6 +29,8 @@ void CombineToColumns(const VectorStack& x, const double* w, int64_t columns, do
 
 // out[m, n] = sum over k of a[k, m] b[k, n].
 void TransposedProduct(const double* a, const double* b, int64_t k, int64_t m, int64_t n, double* out);
+// The same for a result that is known to be symmetric, [n, n]: half the work, and exactly symmetric.
+void SymmetricTransposedProduct(const double* a, const double* b, int64_t k, int64_t n, double* out);
 
 }  // namespace weft::kernels
 

@@ -48,11 +48,13 @@ std::vector<std::vector<double>> All(int64_t count, int64_t length, bool columns
   const Stack stack(count, length, columns);
   const std::vector<double> w = Random(count * n);
   std::vector<std::vector<double>> all = {std::vector<double>(count * count), std::vector<double>(n * length),
-                                          std::vector<double>(n * length), std::vector<double>(n * n)};
+                                          std::vector<double>(n * length), std::vector<double>(n * n),
+                                          std::vector<double>(n * n)};
   Gram(stack.View(), all[0].data());
   CombineToRows(stack.View(), w.data(), n, all[1].data());
   CombineToColumns(stack.View(), w.data(), n, all[2].data());
   TransposedProduct(w.data(), w.data(), count, n, n, all[3].data());
+  SymmetricTransposedProduct(w.data(), w.data(), count, n, all[4].data());
   return all;
 }
 
@@ -94,6 +96,8 @@ TEST(ProductsTest, Products_AreTheSums) {
             Sum sum;
             for (int64_t j = 0; j < count; ++j) sum += w[j * n + c] * w[j * n + e];
             ASSERT_SUM(all[3][c * n + e], sum);
+            ASSERT_SUM(all[4][c * n + e], sum);
+            ASSERT_EQ(all[4][c * n + e], all[4][e * n + c]);
           }
         }
       }

@@ -138,7 +138,9 @@ std::vector<Dense> GroupByEncoding(std::span<const EncodedUpdate* const> updates
     Dense group{.encoding = encoding, .format = format, .sources = {}, .places = {}};
     for (size_t k = 0; k < updates.size(); ++k) {
       if (updates[k]->encoding() != encoding) continue;
-      group.sources.push_back({.values = updates[k]->bytes().data(), .scales = nullptr, .weight = weights[k]});
+      FoldSource source{.values = updates[k]->bytes().data(), .weight = weights[k]};
+      if (updates[k]->checked()) source.max_abs = updates[k]->max_abs();
+      group.sources.push_back(source);
     }
     if (group.sources.empty()) continue;
     const bool in_blocks = encoding == Encoding::kInt8 || encoding == Encoding::kInt4;
