@@ -170,6 +170,21 @@ TEST(PrimitivesTest, EncodeClipped_WhatIsSentKeepsTheBound) {
   }
 }
 
+// A single value moves by whole steps of its encoding.
+TEST(PrimitivesTest, EncodeClipped_OneValueAlone) {
+  for (const char* values : {"bf16", "f16", "int8", "int4", "topk"}) {
+    proto::EncodingConfig encoding;
+    encoding.set_values(values);
+    encoding.set_density(1);
+    Adapter delta(*Layout::Create({{"a", "lora_a", {1}}}));
+    delta.values()[0] = -3;
+    const auto clipped = EncodeClipped(std::move(delta), 1.0 + 1.0 / 1000, encoding);
+    ASSERT_TRUE(clipped.ok()) << values << ": " << clipped.status();
+    EXPECT_LE(clipped->encoded.norm(), 1.001) << values;
+    EXPECT_GT(clipped->encoded.norm(), 0.99) << values;
+  }
+}
+
 TEST(PrimitivesTest, EncodeClipped_RefusesWhatCannotBeEncoded) {
   Adapter delta(*Layout::Create({{"a", "lora_a", {2}}}));
   delta.values()[1] = std::nanf("");
