@@ -162,6 +162,13 @@ class RuleBench {
   Adapter start_;
 };
 
+inline void ExpectLawsHoldInEveryEncoding(conformance::Subject subject) {
+  for (const proto::EncodingConfig& encoding : conformance::Encodings()) {
+    subject.encoding = encoding;
+    conformance::ExpectLawsHold(subject);
+  }
+}
+
 // sum_k p_k B_k A_k of the clients' trained factors, p_k by examples.
 inline Eigen::MatrixXd MeanProduct(const RuleBench& bench, const std::vector<Client>& clients,
                                    const std::string& module) {
