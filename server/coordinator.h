@@ -6,11 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter.h"
+#include "adapters/codec.h"
+#include "adapters/encoding.h"
 #include "common/clock.h"
 #include "proto/daemon.pb.h"
 #include "proto/job.pb.h"
@@ -34,10 +37,20 @@ class ClientChannel {
 // What an upload may become, decided before its tensors are read.
 struct UploadTicket {
   uint64_t id = 0;
-  std::shared_ptr<const Layout> layout;
+  // What the plan asked of this client.
+  UpdateDecoder::Options expected;
 };
 
-// An adapter as exported.
+// The tensors of a state that a client downloads, as StateEncoder takes them.
+struct StateDownload {
+  std::shared_ptr<const Adapter> state;
+  std::shared_ptr<const Layout> layout;  // of all broadcast tensors; of a step of the base, its tensors
+  std::shared_ptr<const Layout> job_layout;
+  std::vector<std::string> roles;  // whose tensors follow; empty: all
+};
+
+// An adapter as exported: where the rule has changed the base, it acts on the base as it was before the job as the
+// clients' model does, and adapter.config is that of its own rank.
 struct ExportedAdapter {
   proto::ExportInfo info;
   std::shared_ptr<const Adapter> adapter;
@@ -74,17 +87,17 @@ class Coordinator {
   // The stream broke or ended. Ignored for an instance that is not the current one. Not for a stream that the
   // coordinator closed itself (ClientChannel::Close): the same instance may have come back on another one by then.
   virtual void Leave(const std::string& client_id, const std::string& instance) = 0;
-  // NOT_FOUND: unknown job; ABORTED: the round is not the one that plans start from; FAILED_PRECONDITION: client not
-  // connected.
-  virtual absl::StatusOr<std::shared_ptr<const Adapter>> Download(const proto::DownloadRequest& request) = 0;
-  // Checks the facts (job, round, client, examples, layout hash, size) before tensors are read, and reserves upload
+  // What the client lacks of the state that plans start from, or a step of the base. NOT_FOUND: unknown job, or no such
+  // step; ABORTED: the round is not the one that plans start from; FAILED_PRECONDITION: client not connected.
+  virtual absl::StatusOr<StateDownload> Download(const proto::DownloadRequest& request) = 0;
+  // Checks the facts (job, round, client, examples, rank) and the header before tensors are read, and reserves upload
   // memory (waits for it). FAILED_PRECONDITION: not selected; ABORTED: round over; ALREADY_EXISTS: this client's update
-  // is in; INVALID_ARGUMENT: zero examples, wrong layout or size.
+  // is in; INVALID_ARGUMENT: zero examples, a rank, encoding, layout or size other than the plan's.
   virtual absl::StatusOr<UploadTicket> BeginUpload(const proto::UploadStart& start) = 0;
   // `bytes` of the ticket's tensors have arrived in all (progress keeps the client alive). ABORTED: no longer wanted.
   virtual absl::Status UploadProgress(uint64_t ticket_id, uint64_t bytes) = 0;
-  // The whole, checked adapter: validated by the rule, journaled, then accepted. Statuses as BeginUpload.
-  virtual absl::Status FinishUpload(uint64_t ticket_id, Adapter adapter) = 0;
+  // The whole update, of the layout expected: validated by the rule, journaled, then accepted. Statuses as BeginUpload.
+  virtual absl::Status FinishUpload(uint64_t ticket_id, EncodedUpdate update) = 0;
   // The upload failed (transport, bad chunk): frees the ticket; `why` is logged and shown, the client may try again.
   virtual void AbandonUpload(uint64_t ticket_id, const absl::Status& why) = 0;
 

@@ -44,6 +44,20 @@ absl::Status CheckEvaluation(const proto::Evaluation& evaluation, const std::str
   return absl::OkStatus();
 }
 
+// Why a client that would take the job can't; "" when it can.
+std::string Misfit(const CheckedJob& job, const proto::JobReply& reply) {
+  if (reply.layout_hash() != job.layout->hash()) {
+    return absl::StrCat("laid the adapter out as ", reply.layout_hash(), ", job needs ", job.layout->hash(),
+                        "; run the same version of Weft on coordinator and client");
+  }
+  if (reply.max_rank() < 0) return absl::StrCat("found max_rank ", reply.max_rank(), ", expected 0 (all) or more");
+  const int64_t rank = RankOf(*job.layout);
+  if (reply.max_rank() == 0 || reply.max_rank() >= rank || job.rule->facts().takes_mixed_ranks) return "";
+  return absl::StrCat("trains at most ", reply.max_rank(), " components of a LoRA factor (max_rank), rule ",
+                      job.config.aggregator().name(), " needs all ", rank,
+                      "; submit a job of that rank, or one whose rule takes mixed ranks");
+}
+
 }  // namespace
 
 absl::Status CoordinatorImpl::Join(const proto::Hello& hello, std::shared_ptr<ClientChannel> channel,
@@ -154,20 +168,18 @@ void CoordinatorImpl::Refuse(const std::string& id, Client& client, const std::s
 
 void CoordinatorImpl::OnJobReply(const std::string& id, Client& client, const proto::JobReply& reply) {
   if (running_ == nullptr || reply.job_id() != running_->stored.id || !client.refused.empty()) return;
-  const std::string& expected = running_->checked.layout->hash();
   if (!reply.accepted()) {
     Refuse(id, client, reply.reason());
     return Apply(running_->machine->OnGone(id, Now()));
   }
-  if (reply.layout_hash() != expected) {
-    const std::string reason = absl::StrCat("laid the adapter out as ", reply.layout_hash(), ", job needs ", expected,
-                                            "; run the same version of Weft on coordinator and client");
+  if (const std::string reason = Misfit(running_->checked, reply); !reason.empty()) {
     Refuse(id, client, reason);
     proto::ServerMessage message;
     message.mutable_job_ended()->set_job_id(reply.job_id());
     message.mutable_job_ended()->set_reason("refused: " + reason);
     return SendTo(id, message);
   }
+  client.max_rank = reply.max_rank();
   Roster::Rows rows{client.hello.train_examples(), client.hello.test_examples()};
   // Hello counts the rows of split "test" only; whether a client has another one shows when it is asked.
   if (running_->stored.config.evaluation().split() != "test") rows.test = 1;

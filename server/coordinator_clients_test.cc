@@ -261,8 +261,8 @@ TEST_F(CoordinatorClientsTest, Join_LateClientWaitsForTheNextRound) {
   FakeClient& late = Add("late");
   Work({"late"});
   EXPECT_THAT(late.received(), ElementsAre("job"));
-  const Adapter adapter = *late.Train(plan);
-  const proto::UploadStart start = late.UploadOf(plan, adapter);
+  const EncodedUpdate update = *late.Train(plan);
+  const proto::UploadStart start = late.UploadOf(plan, update);
   EXPECT_EQ(coordinator_->BeginUpload(start).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(JobOf(job).rounds(), IsEmpty());
 }

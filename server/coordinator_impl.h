@@ -10,52 +10,34 @@
 #include <utility>
 #include <vector>
 
-#include "aggregators/core/aggregator.h"
 #include "common/mutex.h"
+#include "server/broadcast/broadcast.h"
 #include "server/coordinator.h"
+#include "server/fold.h"
 #include "server/job/job_machine.h"
 #include "server/journal/journal.h"
 #include "server/submit_check.h"
 
 namespace weft::server {
 
-// The updates of one attempt on their way into the next adapter. `mutex` serialises the aggregator and is held while it
-// works; whoever holds it never takes the coordinator's mutex, which guards the rest.
-struct Fold {
-  // ABORTED once finished; else as Aggregator::Validate.
-  absl::Status Validate(const aggregators::ClientUpdate& update);
-  absl::Status Accumulate(const aggregators::ClientUpdate& update);
-  // Fills `finished`; again without effect.
-  absl::Status Finish();
-
-  int64_t round = 0;
-  std::shared_ptr<const Adapter> global;        // what the round starts from
-  std::shared_ptr<const Layout> update_layout;  // of the roles that are sent
-  Mutex mutex;
-  std::unique_ptr<aggregators::Aggregator> aggregator;  // null once finished
-
-  int folding = 0;      // accepted updates not folded yet
-  bool closed = false;  // no further update; commit when folding is 0
-  bool busy = false;    // a thread commits
-  std::shared_ptr<const Adapter> finished;
-  absl::Time retry_at = absl::InfinitePast();
-};
-
 // A job of any state. Jobs that wait for their turn have a machine that was not started.
 struct Job {
   StoredJob stored;    // without history: that is the machine's
-  CheckedJob checked;  // layout is null for an ended job that could not run here any more
+  CheckedJob checked;  // layout and rule are null for an ended job that could not run here any more
   std::unique_ptr<JobMachine> machine;
   // Of the running job.
-  std::shared_ptr<const Adapter> current;  // of the last committed round
-  std::shared_ptr<Fold> fold;              // of the attempt under way
+  std::shared_ptr<const Broadcast> current;   // of the last committed round
+  std::map<int64_t, RoleHashes> role_hashes;  // of committed rounds, as far as they are known; 0: initial
+  std::vector<std::string> roles_local;       // of evaluation plans
+  std::shared_ptr<Fold> fold;                 // of the attempt under way
 };
 
 struct Client {
   proto::Hello hello;
   std::shared_ptr<ClientChannel> channel;  // null: not connected
   std::string activity = "idle";
-  std::string refused;  // why it can't work on the running job
+  std::string refused;   // why it can't work on the running job
+  int64_t max_rank = 0;  // of the running job, as it replied; 0: all
   int64_t steps_done = 0;
   int64_t steps_total = 0;
   double tokens_per_second = 0;
@@ -85,10 +67,10 @@ class CoordinatorImpl final : public Coordinator {
   absl::Status OnMessage(const std::string& client_id, const std::string& instance,
                          const proto::ClientMessage& message) override;
   void Leave(const std::string& client_id, const std::string& instance) override;
-  absl::StatusOr<std::shared_ptr<const Adapter>> Download(const proto::DownloadRequest& request) override;
+  absl::StatusOr<StateDownload> Download(const proto::DownloadRequest& request) override;
   absl::StatusOr<UploadTicket> BeginUpload(const proto::UploadStart& start) override;
   absl::Status UploadProgress(uint64_t ticket_id, uint64_t bytes) override;
-  absl::Status FinishUpload(uint64_t ticket_id, Adapter adapter) override;
+  absl::Status FinishUpload(uint64_t ticket_id, EncodedUpdate update) override;
   void AbandonUpload(uint64_t ticket_id, const absl::Status& why) override;
 
   absl::StatusOr<std::string> Submit(proto::JobConfig config, std::optional<Adapter> warm_start) override;
@@ -115,20 +97,26 @@ class CoordinatorImpl final : public Coordinator {
   void SendTo(const std::string& id, const proto::ServerMessage& message);
 
   // coordinator_uploads.cc
-  absl::Status CheckUpload(const proto::UploadStart& start);
+  absl::StatusOr<StateDownload> BaseStep(Job& job, int64_t round);
+  absl::StatusOr<UpdateDecoder::Options> CheckUpload(const proto::UploadStart& start);
   absl::Status CheckWanted(const proto::Update& update);
   absl::Status CheckTicket(uint64_t ticket_id);
   absl::Status ReserveMemory(MutexLock& lock, const proto::Update& update, uint64_t bytes);
-  absl::Status TakeIn(MutexLock& lock, uint64_t ticket_id, const Adapter& adapter);
+  absl::Status TakeIn(MutexLock& lock, uint64_t ticket_id, const std::shared_ptr<Fold>& fold, EncodedUpdate tensors);
+  void FoldWaiting(MutexLock& lock, Fold& fold);
+  void ShowActivity(const std::string& client_id, const char* activity);
+  void GiveBack(uint64_t bytes);
   void Accepted(const proto::Update& update);
   void FailUpload(const proto::Update& update, const absl::Status& why);
   void DropTicket(uint64_t ticket_id);
 
   // coordinator_rounds.cc
   void Apply(JobActions actions);
-  absl::Status OpenAttemptOf(const OpenRound& open);
-  absl::StatusOr<std::shared_ptr<Fold>> MakeFold() const;
-  proto::Plan PlanBeforeRule(int64_t round, const std::string& client) const;
+  absl::Status OpenAttemptOf(const OpenRound& open, std::shared_ptr<Fold> fold);
+  // For a round of at most `updates` updates after the last committed one.
+  absl::StatusOr<std::shared_ptr<Fold>> MakeFold(const Job& job, int64_t updates) const;
+  // Before the rule.
+  proto::Plan PlanOf(const Job& job, int64_t round, const std::string& client) const;
   void SendTrainingPlan(const SendTraining& action);
   void SendEvaluationPlan(const SendEvaluation& action);
   void SendCancel(const CancelClient& action);
@@ -137,18 +125,36 @@ class CoordinatorImpl final : public Coordinator {
   void FailRunning(const Fold& fold, const absl::Status& why);
   void Settle(MutexLock& lock);
   void Commit(MutexLock& lock);
-  absl::Status Record(const Fold& fold, const std::string& tensors);
+  // Values of a finished round, kept until it is recorded that they are needed.
+  struct Stored {
+    RoundTensors tensors;
+    std::vector<TensorStore::Pin> pins;
+  };
+  // Without the lock.
+  absl::StatusOr<Stored> Store(Fold& fold);
+  absl::Status Record(const Fold& fold, const RoundTensors& tensors);
 
   // coordinator_jobs.cc
   absl::Status LoadJobs();
   void StartNextJob();
   absl::Status PrepareRunning(Job& job);
+  absl::Status LoadRoleHashes(Job& job);
+  absl::Status FoldAgain(Job& job, const OpenAttempt& open);
+  std::unique_ptr<JobMachine> MakeMachine(const proto::JobConfig& config, const CheckedJob& checked,
+                                          JobHistory history) const;
+  // The state before round 1: from a warm start, or seeded.
+  absl::StatusOr<Adapter> InitialState(const CheckedJob& checked, std::optional<Adapter> warm_start) const;
+  int64_t KnownCohort(const proto::JobConfig& config);
   void EndRunning(const EndJob& end);
   void RecordEnd(Job& job, const EndJob& end);
   void KeepOnly(Job& job, int64_t best);
+  // Without the lock.
+  absl::StatusOr<Adapter> ReadExport(const CheckedJob& checked, const StoredTensors& state,
+                                     const std::vector<StoredTensors>& steps, proto::JobConfig* config) const;
   Job* FindJob(const std::string& id);
 
   // coordinator_status.cc
+  static proto::PrivacyStatus PrivacyOf(const Job& job);
   proto::JobStatus StatusOf(const Job& job) const;
   proto::ClientStatus StatusOf(const std::string& id, const Client& client) const;
   void Changed();

@@ -8,10 +8,12 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "adapters/factors.h"
 #include "adapters/forms/form.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "server/coordinator_impl.h"
+#include "server/export/export_adapter.h"
 #include "server/job/duration.h"
 
 namespace weft::server {
@@ -41,14 +43,10 @@ absl::Status CoordinatorImpl::LoadJobs() {
   WEFT_ASSIGN_OR_RETURN(std::vector<StoredJob> stored, journal_->Load());
   for (StoredJob& from : stored) {
     auto job = std::make_unique<Job>();
-    JobMachine::Options options;
-    options.config = from.config;
-    options.rejoin_grace = ToDuration(options_.config.rejoin_grace());
-    options.history = std::exchange(from.history, {});
-    job->machine = std::make_unique<JobMachine>(std::move(options));
-    job->stored = std::move(from);
-    absl::StatusOr<CheckedJob> checked = CheckJob(job->stored.config, options_.config);
+    absl::StatusOr<CheckedJob> checked = CheckJob(from.config, options_.config);
     if (checked.ok()) job->checked = std::move(*checked);
+    job->machine = MakeMachine(from.config, job->checked, std::exchange(from.history, {}));
+    job->stored = std::move(from);
     if (job->stored.ended.has_value()) {
       job->machine->End(job->stored.state, job->stored.message, *job->stored.ended);
     } else if (!checked.ok()) {
@@ -59,6 +57,16 @@ absl::Status CoordinatorImpl::LoadJobs() {
     jobs_.push_back(std::move(job));
   }
   return absl::OkStatus();
+}
+
+std::unique_ptr<JobMachine> CoordinatorImpl::MakeMachine(const proto::JobConfig& config, const CheckedJob& checked,
+                                                         JobHistory history) const {
+  JobMachine::Options options;
+  options.config = config;
+  options.rejoin_grace = ToDuration(options_.config.rejoin_grace());
+  options.history = std::move(history);
+  if (checked.privacy.has_value()) options.privacy_rounds = checked.privacy->rounds;
+  return std::make_unique<JobMachine>(std::move(options));
 }
 
 void CoordinatorImpl::StartNextJob() {
@@ -82,20 +90,54 @@ void CoordinatorImpl::StartNextJob() {
 }
 
 absl::Status CoordinatorImpl::PrepareRunning(Job& job) {
-  const JobHistory& history = job.machine->history();
-  WEFT_ASSIGN_OR_RETURN(Adapter current,
-                        journal_->tensors().Get(job.stored.tensors.at(job.machine->last_round()), job.checked.layout));
-  job.current = std::make_shared<const Adapter>(std::move(current));
-  if (!history.open.has_value()) return absl::OkStatus();
-  WEFT_ASSIGN_OR_RETURN(job.fold, MakeFold());
-  for (const proto::Update& update : history.open->updates) {
-    const std::string& tensors = job.stored.update_tensors.at(update.client_id());
-    WEFT_ASSIGN_OR_RETURN(const Adapter adapter, journal_->tensors().Get(tensors, job.fold->update_layout));
-    WEFT_RETURN_IF_ERROR(job.fold->aggregator->Accumulate({update.client_id(), update.examples(), adapter}));
-    job.machine->AddBytes(static_cast<uint64_t>(adapter.layout().size_bytes()), 0);
+  const StoredTensors& last = job.stored.states.at(job.machine->last_round());
+  WEFT_ASSIGN_OR_RETURN(Adapter current, journal_->tensors().Get(last.hash, last.layout));
+  WEFT_ASSIGN_OR_RETURN(job.current, Broadcast::Create(std::make_shared<const Adapter>(std::move(current))));
+  WEFT_RETURN_IF_ERROR(LoadRoleHashes(job));
+  const std::optional<OpenAttempt>& open = job.machine->history().open;
+  WEFT_ASSIGN_OR_RETURN(std::shared_ptr<Fold> fold,
+                        MakeFold(job, open.has_value() ? static_cast<int64_t>(open->cohort.size()) : 1));
+  job.roles_local = {fold->plan().roles_local().begin(), fold->plan().roles_local().end()};
+  if (!open.has_value()) return absl::OkStatus();
+  job.fold = std::move(fold);
+  return FoldAgain(job, *open);
+}
+
+// Of the states that are kept: clients that hold another one download all.
+absl::Status CoordinatorImpl::LoadRoleHashes(Job& job) {
+  for (const auto& [round, stored] : job.stored.states) {
+    WEFT_ASSIGN_OR_RETURN(Adapter state, journal_->tensors().Get(stored.hash, stored.layout));
+    WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<Broadcast> broadcast,
+                          Broadcast::Create(std::make_shared<const Adapter>(std::move(state))));
+    job.role_hashes[round] = broadcast->hashes();
+  }
+  return absl::OkStatus();
+}
+
+// The accepted updates of the attempt under way, in groups that fit the upload memory.
+absl::Status CoordinatorImpl::FoldAgain(Job& job, const OpenAttempt& open) {
+  const auto limit = static_cast<size_t>(options_.config.upload_memory_bytes());
+  std::vector<WaitingUpdate> group;
+  size_t held = 0;
+  const auto fold = [&]() -> absl::Status {
+    WEFT_RETURN_IF_ERROR(job.fold->Accumulate(group));
+    group.clear();
+    held = 0;
+    return absl::OkStatus();
+  };
+  for (const proto::Update& update : open.updates) {
+    const StoredUpdate& stored = job.stored.update_tensors.at(update.client_id());
+    WEFT_ASSIGN_OR_RETURN(std::string bytes, journal_->tensors().GetBytes(stored.hash));
+    WEFT_ASSIGN_OR_RETURN(const Encoding encoding, ParseEncoding(stored.encoding));
+    WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> sent, job.fold->SentAt(update.rank()));
+    job.machine->AddBytes(bytes.size(), 0);
+    if (!group.empty() && held + bytes.size() > limit) WEFT_RETURN_IF_ERROR(fold());
+    held += bytes.size();
+    WEFT_ASSIGN_OR_RETURN(EncodedUpdate tensors, EncodedUpdate::FromBytes(sent, encoding, std::move(bytes)));
+    group.push_back({update, std::move(tensors), 0});
   }
   job.stored.update_tensors.clear();
-  return absl::OkStatus();
+  return group.empty() ? absl::OkStatus() : fold();
 }
 
 absl::StatusOr<std::string> CoordinatorImpl::Submit(proto::JobConfig config, std::optional<Adapter> warm_start) {
@@ -104,6 +146,31 @@ absl::StatusOr<std::string> CoordinatorImpl::Submit(proto::JobConfig config, std
     return absl::InvalidArgumentError(
         "warm_start is set but its tensors were not sent; submit with `weft submit`, which reads the folder");
   }
+  WEFT_ASSIGN_OR_RETURN(const Adapter initial, InitialState(checked, std::move(warm_start)));
+  WEFT_RETURN_IF_ERROR(CheckMemory(checked, initial.layout(), KnownCohort(checked.config), options_.config));
+  WEFT_ASSIGN_OR_RETURN(const TensorStore::Pin pin, journal_->tensors().Put(initial));
+
+  MutexLock lock(mutex_);
+  if (shut_down_) return absl::UnavailableError("coordinator is shutting down; submit again later");
+  WEFT_ASSIGN_OR_RETURN(const int64_t count, journal_->CountJobs());
+  auto job = std::make_unique<Job>();
+  job->stored.id = absl::StrCat(checked.config.name(), "-", count + 1);
+  job->stored.config = checked.config;
+  job->stored.submitted = Now();
+  job->stored.states[0] = {pin.hash(), initial.layout_ptr()};
+  WEFT_RETURN_IF_ERROR(journal_->AddJob(job->stored));
+  job->machine = MakeMachine(checked.config, checked, {});
+  job->checked = std::move(checked);
+  const std::string id = job->stored.id;
+  Logger("server.job")->info("event=submit job={}", id);
+  jobs_.push_back(std::move(job));
+  StartNextJob();
+  Settle(lock);
+  return id;
+}
+
+absl::StatusOr<Adapter> CoordinatorImpl::InitialState(const CheckedJob& checked,
+                                                      std::optional<Adapter> warm_start) const {
   if (warm_start.has_value()) {
     if (!(warm_start->layout() == *checked.layout)) {
       return absl::InvalidArgumentError(absl::StrCat("the warm start has layout ", warm_start->layout().hash(),
@@ -115,28 +182,18 @@ absl::StatusOr<std::string> CoordinatorImpl::Submit(proto::JobConfig config, std
     WEFT_ASSIGN_OR_RETURN(
         warm_start, MakeInitialAdapter(checked.config.adapter(), checked.base, checked.layout, checked.config.seed()));
   }
-  WEFT_ASSIGN_OR_RETURN(const TensorStore::Pin pin, journal_->tensors().Put(*warm_start));
+  return checked.rule->InitialState(checked.config, *std::move(warm_start));
+}
 
+// The updates that a round of this job will have at least, as far as is known when it is submitted; the cohort of each
+// round is looked at again when it opens.
+int64_t CoordinatorImpl::KnownCohort(const proto::JobConfig& config) {
+  if (config.selection().has_clients()) return config.selection().clients();
+  if (config.selection().rule() != "all") return config.round().min_updates();
   MutexLock lock(mutex_);
-  if (shut_down_) return absl::UnavailableError("coordinator is shutting down; submit again later");
-  WEFT_ASSIGN_OR_RETURN(const int64_t count, journal_->CountJobs());
-  auto job = std::make_unique<Job>();
-  job->stored.id = absl::StrCat(checked.config.name(), "-", count + 1);
-  job->stored.config = checked.config;
-  job->stored.submitted = Now();
-  job->stored.tensors[0] = pin.hash();
-  WEFT_RETURN_IF_ERROR(journal_->AddJob(job->stored));
-  JobMachine::Options options;
-  options.config = checked.config;
-  options.rejoin_grace = ToDuration(options_.config.rejoin_grace());
-  job->machine = std::make_unique<JobMachine>(std::move(options));
-  job->checked = std::move(checked);
-  const std::string id = job->stored.id;
-  Logger("server.job")->info("event=submit job={}", id);
-  jobs_.push_back(std::move(job));
-  StartNextJob();
-  Settle(lock);
-  return id;
+  const auto connected = std::count_if(clients_.begin(), clients_.end(),
+                                       [](const auto& client) { return client.second.channel != nullptr; });
+  return std::max<int64_t>({config.selection().min_ready(), config.round().min_updates(), connected});
 }
 
 absl::StatusOr<std::shared_ptr<const Layout>> CoordinatorImpl::LayoutFor(const proto::JobConfig& config) {
@@ -168,6 +225,7 @@ void CoordinatorImpl::EndRunning(const EndJob& end) {
   RecordEnd(job, end);
   job.fold.reset();
   job.current.reset();
+  job.role_hashes.clear();
   proto::ServerMessage ended;
   ended.mutable_job_ended()->set_job_id(job.stored.id);
   ended.mutable_job_ended()->set_reason(end.message);
@@ -199,7 +257,7 @@ void CoordinatorImpl::RecordEnd(Job& job, const EndJob& end) {
 
 void CoordinatorImpl::KeepOnly(Job& job, int64_t best) {
   const int64_t last = job.machine->last_round();
-  std::erase_if(job.stored.tensors,
+  std::erase_if(job.stored.states,
                 [&](const auto& item) { return item.first != 0 && item.first != best && item.first < last; });
 }
 
@@ -217,25 +275,48 @@ absl::StatusOr<ExportedAdapter> CoordinatorImpl::Export(const std::string& job_i
     return absl::InvalidArgumentError(
         absl::StrCat("found round \"", which, "\", expected \"best\", \"last\" or a round number"));
   }
-  const auto tensors = job->stored.tensors.find(round);
-  if (tensors == job->stored.tensors.end()) {
+  const auto state = job->stored.states.find(round);
+  if (state == job->stored.states.end()) {
     const std::string kept = absl::StrJoin(
-        job->stored.tensors, ", ", [](std::string* out, const auto& item) { absl::StrAppend(out, item.first); });
+        job->stored.states, ", ", [](std::string* out, const auto& item) { absl::StrAppend(out, item.first); });
     return absl::NotFoundError(absl::StrCat("round ", round, " of job ", job_id, " is not kept; kept are ", kept));
   }
   if (job->checked.layout == nullptr) {
     WEFT_ASSIGN_OR_RETURN(job->checked, CheckJob(job->stored.config, options_.config));
   }
   ExportedAdapter exported;
-  WEFT_ASSIGN_OR_RETURN(Adapter adapter, journal_->tensors().Get(tensors->second, job->checked.layout));
-  exported.adapter = std::make_shared<const Adapter>(std::move(adapter));
   exported.info.set_job_id(job_id);
   exported.info.set_round(round);
   if (round > 0 && rounds[static_cast<size_t>(round) - 1].status.has_accuracy()) {
     exported.info.set_accuracy(rounds[static_cast<size_t>(round) - 1].status.accuracy());
   }
   *exported.info.mutable_config() = job->stored.config;
+  const CheckedJob checked = job->checked;
+  const StoredTensors values = state->second;
+  std::vector<StoredTensors> steps;
+  std::vector<TensorStore::Pin> pins;
+  pins.push_back(journal_->tensors().Hold(values.hash));
+  for (const auto& [step_round, step] : job->stored.base_steps) {
+    if (step_round > round) break;
+    steps.push_back(step);
+    pins.push_back(journal_->tensors().Hold(step.hash));
+  }
+  lock.unlock();
+  WEFT_ASSIGN_OR_RETURN(Adapter adapter, ReadExport(checked, values, steps, exported.info.mutable_config()));
+  exported.adapter = std::make_shared<const Adapter>(std::move(adapter));
   return exported;
+}
+
+absl::StatusOr<Adapter> CoordinatorImpl::ReadExport(const CheckedJob& checked, const StoredTensors& state,
+                                                    const std::vector<StoredTensors>& steps,
+                                                    proto::JobConfig* config) const {
+  WEFT_ASSIGN_OR_RETURN(const Adapter values, journal_->tensors().Get(state.hash, state.layout));
+  std::vector<Adapter> changes;
+  for (const StoredTensors& step : steps) {
+    WEFT_ASSIGN_OR_RETURN(Adapter change, journal_->tensors().Get(step.hash, step.layout));
+    changes.push_back(std::move(change));
+  }
+  return ExportAdapter(Cut(values, checked.layout), changes, checked.base, config);
 }
 
 Job* CoordinatorImpl::FindJob(const std::string& id) {

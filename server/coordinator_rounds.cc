@@ -1,34 +1,23 @@
 // CoordinatorImpl: carries out what the job's state machine wants, and turns closed rounds into committed ones.
 
-#include <cmath>
-#include <set>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "aggregators/core/state.h"
 #include "common/logging.h"
-#include "common/random.h"
 #include "common/status_macros.h"
 #include "server/coordinator_impl.h"
 #include "server/job/duration.h"
+#include "server/round/plan.h"
 
 namespace weft::server {
 namespace {
 
 constexpr absl::Duration kCommitRetryPause = absl::Seconds(5);
-
-// The tensors of the roles a plan asks for, in layout order.
-absl::StatusOr<std::shared_ptr<const Layout>> LayoutSent(std::shared_ptr<const Layout> layout,
-                                                         const proto::Plan& plan) {
-  const std::set<std::string> roles(plan.roles_sent().begin(), plan.roles_sent().end());
-  std::vector<TensorSpec> sent;
-  for (const TensorSpec& tensor : layout->tensors()) {
-    if (roles.contains(tensor.role)) sent.push_back(tensor);
-  }
-  if (sent.size() == layout->tensors().size()) return layout;
-  return Layout::Create(std::move(sent));
-}
 
 uint32_t Milliseconds(const google::protobuf::Duration& duration) {
   return static_cast<uint32_t>(absl::ToInt64Milliseconds(ToDuration(duration)));
@@ -36,30 +25,15 @@ uint32_t Milliseconds(const google::protobuf::Duration& duration) {
 
 }  // namespace
 
-absl::Status Fold::Validate(const aggregators::ClientUpdate& update) {
-  MutexLock lock(mutex);
-  if (aggregator == nullptr) return absl::AbortedError("the round has closed without this update; wait for a plan");
-  return aggregator->Validate(update);
-}
-
-absl::Status Fold::Accumulate(const aggregators::ClientUpdate& update) {
-  MutexLock lock(mutex);
-  return aggregator->Accumulate(update);
-}
-
-absl::Status Fold::Finish() {
-  MutexLock lock(mutex);
-  if (finished != nullptr) return absl::OkStatus();
-  WEFT_ASSIGN_OR_RETURN(Adapter adapter, std::move(*aggregator).Finish());
-  aggregator.reset();
-  finished = std::make_shared<const Adapter>(std::move(adapter));
-  return absl::OkStatus();
-}
-
 void CoordinatorImpl::Apply(JobActions actions) {
   for (const JobAction& action : actions) {
     if (const auto* open = std::get_if<OpenRound>(&action)) {
-      if (absl::Status status = OpenAttemptOf(*open); !status.ok()) {
+      absl::StatusOr<std::shared_ptr<Fold>> fold = MakeFold(*running_, static_cast<int64_t>(open->cohort.size()));
+      if (!fold.ok()) {
+        const std::string reason = absl::StrCat("round ", open->round, ": ", fold.status().message());
+        return Apply(running_->machine->End(proto::FAILED, reason, Now()));
+      }
+      if (absl::Status status = OpenAttemptOf(*open, *std::move(fold)); !status.ok()) {
         Logger("server.round")
             ->error("event=not_opened job={} round={} reason=\"{}\"", running_->stored.id, open->round,
                     std::string(status.message()));
@@ -83,9 +57,8 @@ void CoordinatorImpl::Apply(JobActions actions) {
   }
 }
 
-absl::Status CoordinatorImpl::OpenAttemptOf(const OpenRound& open) {
+absl::Status CoordinatorImpl::OpenAttemptOf(const OpenRound& open, std::shared_ptr<Fold> fold) {
   const JobHistory& history = running_->machine->history();
-  WEFT_ASSIGN_OR_RETURN(std::shared_ptr<Fold> fold, MakeFold());
   WEFT_RETURN_IF_ERROR(journal_->OpenAttemptOf(running_->stored.id, open.cohort, *history.started, Now()));
   running_->fold = std::move(fold);
   Logger("server.round")
@@ -94,42 +67,28 @@ absl::Status CoordinatorImpl::OpenAttemptOf(const OpenRound& open) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<Fold>> CoordinatorImpl::MakeFold() const {
-  auto fold = std::make_shared<Fold>();
-  fold->round = running_->machine->last_round() + 1;
-  fold->global = running_->current;
-  WEFT_ASSIGN_OR_RETURN(fold->aggregator,
-                        running_->checked.rule->Create(running_->checked.config, {fold->global.get(), fold->round}));
-  proto::Plan plan = PlanBeforeRule(fold->round, "");
-  fold->aggregator->FillPlan(&plan);
-  WEFT_ASSIGN_OR_RETURN(fold->update_layout, LayoutSent(running_->checked.layout, plan));
-  return fold;
+absl::StatusOr<std::shared_ptr<Fold>> CoordinatorImpl::MakeFold(const Job& job, int64_t updates) const {
+  Fold::Options options;
+  options.job = &job.checked;
+  options.state = job.current->state();
+  options.plan = PlanOf(job, job.machine->last_round() + 1, "");
+  options.updates = updates;
+  options.config = &options_.config;
+  return Fold::Create(options);
 }
 
-proto::Plan CoordinatorImpl::PlanBeforeRule(int64_t round, const std::string& client) const {
-  const proto::JobConfig& config = running_->checked.config;
-  proto::Plan plan;
-  plan.set_job_id(running_->stored.id);
-  plan.set_round(round);
-  proto::TrainingConfig& training = *plan.mutable_training();
-  training = config.training();
-  training.set_learning_rate(training.learning_rate() *
-                             std::pow(training.learning_rate_decay(), static_cast<double>(round - 1)));
-  training.set_learning_rate_decay(1);
-  plan.set_seed(MixSeed(MixSeed(config.seed(), static_cast<uint64_t>(round)), StreamId(client)));
+proto::Plan CoordinatorImpl::PlanOf(const Job& job, int64_t round, const std::string& client) const {
+  proto::Plan plan = PlanBeforeRule(job.checked.config, job.stored.id, round, client);
   plan.set_progress_interval_ms(Milliseconds(options_.config.progress_interval()));
   return plan;
 }
 
 void CoordinatorImpl::SendTrainingPlan(const SendTraining& action) {
+  const proto::Plan before = PlanOf(*running_, action.round, action.client);
+  std::optional<proto::Plan> plan = running_->fold->PlanFor(before, clients_[action.client].max_rank);
+  if (!plan.has_value()) return;
   proto::ServerMessage message;
-  *message.mutable_train() = PlanBeforeRule(action.round, action.client);
-  {
-    MutexLock lock(running_->fold->mutex);
-    // Finished already: the round has closed and nobody is asked any more.
-    if (running_->fold->aggregator == nullptr) return;
-    running_->fold->aggregator->FillPlan(message.mutable_train());
-  }
+  *message.mutable_train() = *std::move(plan);
   clients_[action.client].activity = "training";
   clients_[action.client].steps_done = clients_[action.client].steps_total = 0;
   SendTo(action.client, message);
@@ -144,6 +103,8 @@ void CoordinatorImpl::SendEvaluationPlan(const SendEvaluation& action) {
   plan.set_split(config.evaluation().split());
   plan.set_rows(action.rows);
   plan.set_max_length(config.training().max_length());
+  for (const std::string& role : running_->roles_local) plan.add_roles_local(role);
+  plan.set_base_residual(aggregators::HasRole(*running_->current->layout(), "base_a"));
   plan.set_progress_interval_ms(Milliseconds(options_.config.progress_interval()));
   clients_[action.client].activity = "evaluating";
   clients_[action.client].steps_done = clients_[action.client].steps_total = 0;
@@ -189,7 +150,7 @@ void CoordinatorImpl::Save() {
 
 void CoordinatorImpl::FailRunning(const Fold& fold, const absl::Status& why) {
   if (shut_down_ || running_ == nullptr || running_->fold.get() != &fold) return;
-  Apply(running_->machine->End(proto::FAILED, absl::StrCat("round ", fold.round, ": ", std::string(why.message())),
+  Apply(running_->machine->End(proto::FAILED, absl::StrCat("round ", fold.round(), ": ", std::string(why.message())),
                                Now()));
 }
 
@@ -197,43 +158,62 @@ void CoordinatorImpl::Settle(MutexLock& lock) {
   Changed();
   while (!shut_down_ && running_ != nullptr && running_->fold != nullptr) {
     const Fold& fold = *running_->fold;
-    if (!fold.closed || fold.folding > 0 || fold.busy || Now() < fold.retry_at) return;
+    if (!fold.closed || !fold.Settled() || fold.busy || Now() < fold.retry_at) return;
     Commit(lock);
     Changed();
   }
+}
+
+absl::StatusOr<CoordinatorImpl::Stored> CoordinatorImpl::Store(Fold& fold) {
+  WEFT_RETURN_IF_ERROR(fold.Finish());
+  Stored stored;
+  WEFT_ASSIGN_OR_RETURN(TensorStore::Pin state, journal_->tensors().Put(*fold.finished));
+  stored.tensors.state = {state.hash(), fold.finished->layout_ptr()};
+  stored.pins.push_back(std::move(state));
+  if (fold.base_step == nullptr) return stored;
+  WEFT_ASSIGN_OR_RETURN(TensorStore::Pin step, journal_->tensors().Put(*fold.base_step));
+  stored.tensors.base_step = {step.hash(), fold.base_step->layout_ptr()};
+  stored.pins.push_back(std::move(step));
+  return stored;
 }
 
 void CoordinatorImpl::Commit(MutexLock& lock) {
   const std::shared_ptr<Fold> fold = running_->fold;
   fold->busy = true;
   lock.unlock();
-  const absl::Status finished = fold->Finish();
-  absl::StatusOr<TensorStore::Pin> tensors = finished.ok() ? journal_->tensors().Put(*fold->finished) : finished;
+  const absl::StatusOr<Stored> stored = Store(*fold);
   lock.lock();
   fold->busy = false;
   // Stopped or shut down meanwhile.
   if (shut_down_ || running_ == nullptr || running_->fold != fold) return;
-  const absl::Status status = tensors.ok() ? Record(*fold, tensors->hash()) : tensors.status();
+  const absl::Status status = stored.ok() ? Record(*fold, stored->tensors) : stored.status();
   if (status.ok()) return;
-  if (!finished.ok() || !absl::IsResourceExhausted(status)) return FailRunning(*fold, status);
+  if (fold->finished == nullptr || !absl::IsResourceExhausted(status)) return FailRunning(*fold, status);
   Logger("server.journal")
-      ->error("event=round_not_written job={} round={} retry_in={} reason=\"{}\"", running_->stored.id, fold->round,
+      ->error("event=round_not_written job={} round={} retry_in={} reason=\"{}\"", running_->stored.id, fold->round(),
               absl::FormatDuration(kCommitRetryPause), std::string(status.message()));
   fold->retry_at = Now() + kCommitRetryPause;
   running_->machine->OnCommitFailed(status);
 }
 
-absl::Status CoordinatorImpl::Record(const Fold& fold, const std::string& tensors) {
+absl::Status CoordinatorImpl::Record(const Fold& fold, const RoundTensors& tensors) {
   Job& job = *running_;
-  const proto::RoundStatus summary = job.machine->Summary(Now());
+  proto::RoundStatus summary = job.machine->Summary(Now());
+  const auto spent = job.checked.rule->Spent(job.checked.config, fold.round());
+  if (spent.has_value()) summary.set_epsilon(spent->epsilon);
   const int64_t best = BestRound(job.machine->history().rounds);
   WEFT_RETURN_IF_ERROR(journal_->CommitRound(job.stored.id, {summary, Evaluated::kNo}, tensors, best));
   Logger("server.round")
-      ->info("event=commit job={} round={} updates={} examples={} train_loss={:.4f} seconds={:.2f}", job.stored.id,
-             fold.round, summary.updates(), summary.examples(), summary.train_loss(), summary.train_seconds());
-  job.current = fold.finished;
+      ->info("event=commit job={} round={} updates={} examples={} train_loss={:.4f} seconds={:.2f}{}", job.stored.id,
+             fold.round(), summary.updates(), summary.examples(), summary.train_loss(), summary.train_seconds(),
+             spent.has_value()
+                 ? absl::StrFormat(" epsilon=%.4f epsilon_budget=%g", spent->epsilon, spent->epsilon_budget)
+                 : "");
+  job.current = fold.broadcast;
+  job.role_hashes[fold.round()] = fold.broadcast->hashes();
+  job.stored.states[fold.round()] = tensors.state;
+  if (tensors.base_step.has_value()) job.stored.base_steps[fold.round()] = *tensors.base_step;
   job.fold.reset();
-  job.stored.tensors[summary.round()] = tensors;
   JobActions actions = job.machine->OnCommitted(summary, Now());
   KeepOnly(job, best);
   Apply(std::move(actions));

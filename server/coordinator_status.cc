@@ -27,6 +27,22 @@ absl::StatusOr<proto::CoordinatorStatus> CoordinatorImpl::GetStatus(const std::s
   return status;
 }
 
+proto::PrivacyStatus CoordinatorImpl::PrivacyOf(const Job& job) {
+  const aggregators::PrivacySpent& one_round = job.checked.privacy->one_round;
+  const std::vector<CommittedRound>& rounds = job.machine->history().rounds;
+  proto::PrivacyStatus privacy;
+  privacy.set_epsilon(rounds.empty() ? 0 : rounds.back().status.epsilon());
+  privacy.set_epsilon_budget(one_round.epsilon_budget);
+  privacy.set_delta(one_round.delta);
+  privacy.set_noise_multiplier(one_round.noise_multiplier);
+  privacy.set_sampling_rate(one_round.sampling_rate);
+  // What a round shows that depends on the clients' data or presence, and is as it was counted.
+  for (const char* figure : {"updates", "examples", "train_loss", "accuracy", "loss", "evaluated_examples"}) {
+    privacy.add_unprotected(figure);
+  }
+  return privacy;
+}
+
 proto::JobStatus CoordinatorImpl::StatusOf(const Job& job) const {
   proto::JobStatus status;
   job.machine->FillStatus(Now(), &status);
@@ -43,6 +59,7 @@ proto::JobStatus CoordinatorImpl::StatusOf(const Job& job) const {
     status.set_adapter_parameters(static_cast<uint64_t>(job.checked.layout->num_elements()));
     status.set_layout_hash(job.checked.layout->hash());
   }
+  if (job.checked.privacy.has_value()) *status.mutable_privacy() = PrivacyOf(job);
   const bool queued = job.machine->phase() != JobMachine::Phase::kEnded && &job != running_;
   if (queued && running_ != nullptr) status.set_message(absl::StrCat("waits for job ", running_->stored.id, " to end"));
   return status;

@@ -14,6 +14,7 @@ namespace weft::server {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class CoordinatorUploadsTest : public CoordinatorFixture {
  protected:
@@ -24,7 +25,7 @@ class CoordinatorUploadsTest : public CoordinatorFixture {
     job_ = Submit(config);
     plan_a_ = TakePlan("a");
     plan_b_ = TakePlan("b");
-    trained_ = std::make_unique<Adapter>(*Client("a").Train(plan_a_));
+    trained_ = std::make_unique<EncodedUpdate>(*Client("a").Train(plan_a_));
     start_ = Client("a").UploadOf(plan_a_, *trained_);
   }
   absl::StatusCode BeginCode(const proto::UploadStart& start) {
@@ -33,7 +34,7 @@ class CoordinatorUploadsTest : public CoordinatorFixture {
 
   std::string job_;
   proto::Plan plan_a_, plan_b_;
-  std::unique_ptr<Adapter> trained_;
+  std::unique_ptr<EncodedUpdate> trained_;
   proto::UploadStart start_;
 };
 
@@ -42,7 +43,11 @@ TEST_F(CoordinatorUploadsTest, Download_GivesWhatPlansStartFrom) {
   proto::DownloadRequest request;
   request.set_job_id(job_);
   request.set_client_id("a");
-  EXPECT_EQ((*coordinator_->Download(request))->ContentHash(), HashOf(job_, "0"));
+  const auto download = coordinator_->Download(request);
+  ASSERT_TRUE(download.ok()) << download.status();
+  EXPECT_EQ(download->state->ContentHash(), HashOf(job_, "0"));
+  EXPECT_EQ(*download->layout, *download->job_layout);
+  EXPECT_THAT(download->roles, IsEmpty()) << "all";
   request.set_round(1);
   EXPECT_EQ(coordinator_->Download(request).status().code(), absl::StatusCode::kAborted);
   request.set_round(0);
@@ -106,8 +111,9 @@ TEST_F(CoordinatorUploadsTest, BeginUpload_WhatIsNotWantedIsRefused) {
 
 TEST_F(CoordinatorUploadsTest, FinishUpload_NanUpdateIsRefusedAndLeavesNoTrace) {
   Begin();
-  trained_->values()[5] = std::numeric_limits<float>::quiet_NaN();
-  const absl::Status status = Client("a").Upload(start_, trained_->Clone());
+  Adapter values = trained_->Decode();
+  values.values()[5] = std::numeric_limits<float>::quiet_NaN();
+  const absl::Status status = Client("a").Upload(start_, EncodedUpdate::View(values).Clone());
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(BeginCode(start_), absl::StatusCode::kAborted) << "out of this round";
   EXPECT_EQ(Client("b").Carry(plan_b_), absl::OkStatus());

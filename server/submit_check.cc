@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "adapters/encoding_format.h"
 #include "adapters/forms/form.h"
 #include "aggregators/core/registry.h"
 #include "common/status_macros.h"
@@ -99,18 +100,58 @@ absl::Status CheckProgress(const proto::RoundConfig& round, const proto::Coordin
                  absl::FormatDuration(interval), "; raise it to at least ", absl::FormatDuration(2 * interval));
 }
 
-absl::Status CheckSize(const Layout& layout, const proto::CoordinatorConfig& coordinator) {
-  const std::string found =
-      absl::StrCat("the adapter has ", layout.size_bytes(), " bytes, more than this coordinator's ");
+absl::Status CheckEncoding(const proto::EncodingConfig& encoding) {
+  proto::EncodingConfig defaults;
+  proto::ApplyDefaults(&defaults);
+  if (encoding.values() == "topk" || encoding.density() == defaults.density()) return absl::OkStatus();
+  return Refused("encoding.density has no effect under encoding.values ", encoding.values(),
+                 "; remove it or use values topk");
+}
+
+absl::Status CheckPrivacy(const proto::PrivacyConfig& privacy) {
+  if (!privacy.secure_aggregation()) return absl::OkStatus();
+  return Refused(
+      "privacy.secure_aggregation is not available yet: this coordinator sees each client's update; set it to false. ",
+      "What works today is central differential privacy: aggregator dp around the rule bounds and hides what one ",
+      "client adds to the model, and trusts the coordinator");
+}
+
+absl::Status CheckSize(const Layout& layout, const proto::EncodingConfig& encoding,
+                       const proto::CoordinatorConfig& coordinator) {
+  const auto refused = [](const std::string& found, const std::string& limit, const char* what_to_do) {
+    return Refused(found, ", more than this coordinator's ", limit, what_to_do);
+  };
   if (layout.size_bytes() > coordinator.max_adapter_bytes()) {
-    return Refused(found, "max_adapter_bytes of ", coordinator.max_adapter_bytes(),
+    return refused(absl::StrCat("the adapter has ", layout.size_bytes(), " bytes"),
+                   absl::StrCat("max_adapter_bytes of ", coordinator.max_adapter_bytes()),
                    "; use a smaller rank or fewer target modules, or raise the limit");
   }
-  if (layout.size_bytes() > coordinator.upload_memory_bytes()) {
-    return Refused(found, "upload_memory_bytes of ", coordinator.upload_memory_bytes(),
-                   ", so that no update could be received; raise the limit");
+  WEFT_ASSIGN_OR_RETURN(const Encoding values, ParseEncoding(encoding.values()));
+  const auto update = EncodedBytes(layout, values, encoding.density());
+  if (update > static_cast<uint64_t>(coordinator.upload_memory_bytes())) {
+    return refused(absl::StrCat("an update of the whole adapter has ", update, " bytes"),
+                   absl::StrCat("upload_memory_bytes of ", coordinator.upload_memory_bytes()),
+                   ", so that none could be received; raise the limit");
   }
   return absl::OkStatus();
+}
+
+// Epsilon grows with the rounds.
+absl::StatusOr<std::optional<CheckedJob::Privacy>> CheckBudget(const aggregators::Rule& rule,
+                                                               const proto::JobConfig& config) {
+  const std::optional<aggregators::PrivacySpent> one = rule.Spent(config, 1);
+  if (!one.has_value()) return std::optional<CheckedJob::Privacy>();
+  if (one->epsilon > one->epsilon_budget) {
+    return Refused("one round spends epsilon ", one->epsilon, ", more than the job's budget of ", one->epsilon_budget,
+                   "; raise the noise multiplier or the budget");
+  }
+  int64_t within = 1;
+  int64_t beyond = config.stop().rounds() + 1;
+  while (beyond - within > 1) {
+    const int64_t middle = within + (beyond - within) / 2;
+    (rule.Spent(config, middle)->epsilon <= one->epsilon_budget ? within : beyond) = middle;
+  }
+  return std::optional(CheckedJob::Privacy{*one, within});
 }
 
 }  // namespace
@@ -124,15 +165,29 @@ absl::StatusOr<CheckedJob> CheckJob(proto::JobConfig config, const proto::Coordi
   WEFT_RETURN_IF_ERROR(CheckSelection(config.selection(), config.round()));
   WEFT_RETURN_IF_ERROR(CheckTraining(config.training()));
   WEFT_RETURN_IF_ERROR(CheckStop(config.stop(), config.evaluation()));
+  WEFT_RETURN_IF_ERROR(CheckEncoding(config.encoding()));
+  WEFT_RETURN_IF_ERROR(CheckPrivacy(config.privacy()));
   WEFT_RETURN_IF_ERROR(CheckProgress(config.round(), coordinator));
   CheckedJob job;
   WEFT_ASSIGN_OR_RETURN(job.base, DescribeBase(config.base().config_json()));
   WEFT_ASSIGN_OR_RETURN(job.layout, MakeLayout(config.adapter(), config.task(), job.base));
-  WEFT_RETURN_IF_ERROR(CheckSize(*job.layout, coordinator));
+  WEFT_RETURN_IF_ERROR(CheckSize(*job.layout, config.encoding(), coordinator));
   WEFT_ASSIGN_OR_RETURN(job.rule, aggregators::Registry::Global().Find(config.aggregator().name()));
   WEFT_RETURN_IF_ERROR(job.rule->CheckJob(config, *job.layout));
+  WEFT_ASSIGN_OR_RETURN(job.privacy, CheckBudget(*job.rule, config));
   job.config = std::move(config);
   return job;
+}
+
+absl::Status CheckMemory(const CheckedJob& job, const Layout& state, int64_t updates,
+                         const proto::CoordinatorConfig& coordinator) {
+  const int64_t needed = job.rule->MemoryBytes(job.config, state, updates);
+  if (needed <= coordinator.aggregation_memory_bytes()) return absl::OkStatus();
+  return Refused(
+      "rule ", job.config.aggregator().name(), " may hold ", needed, " bytes in a round of ", updates,
+      updates == 1 ? " update" : " updates", ", more than this coordinator's aggregation_memory_bytes of ",
+      coordinator.aggregation_memory_bytes(),
+      "; ask fewer clients (selection.rule uniform), use a smaller rank or a linear rule, or raise the limit");
 }
 
 absl::Status CheckName(const std::string& name, const char* what) {

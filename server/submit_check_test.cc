@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/testing/fake_rules.h"
 #include "server/testing/small_job.h"
 
 namespace weft::server {
@@ -71,6 +72,22 @@ TEST(SubmitCheckTest, CheckJob_WhatCanNotWorkIsRefusedWithTheReason) {
        },
        "stop.target_accuracy needs evaluations"},
       {[](Job* job) { job->mutable_round()->mutable_progress_timeout()->set_seconds(1); }, "raise it to at least 2s"},
+      {[](Job* job) { job->mutable_encoding()->set_values("int3"); }, "encoding.values"},
+      {[](Job* job) { job->mutable_encoding()->set_density(0.5); },
+       "encoding.density has no effect under encoding.values f32"},
+      {[](Job* job) {
+         job->mutable_encoding()->set_values("topk");
+         job->mutable_encoding()->set_density(0);
+       },
+       "encoding.density"},
+      {[](Job* job) { job->mutable_privacy()->set_secure_aggregation(true); },
+       "secure_aggregation is not available yet"},
+      {[](Job* job) { job->mutable_privacy()->set_secure_aggregation(true); }, "works today is central differential"},
+      {[](Job* job) {
+         job->mutable_aggregator()->set_name("fake_private");
+         job->set_seed(kSpendsTooMuch);
+       },
+       "raise the noise multiplier or the budget"},
   };
   for (const Case& c : cases) {
     proto::JobConfig job = SmallJob(1);
@@ -88,6 +105,41 @@ TEST(SubmitCheckTest, CheckJob_AdapterOverTheLimitsIsRefused) {
   coordinator = SmallCoordinator("/unused");
   coordinator.set_upload_memory_bytes(100);
   EXPECT_THAT(CheckJob(SmallJob(1), coordinator).status().message(), HasSubstr("upload_memory_bytes of 100"));
+}
+
+TEST(SubmitCheckTest, CheckJob_AnEncodedUpdateMayBeLargerThanTheAdapter) {
+  proto::JobConfig job = SmallJob(1);
+  job.mutable_encoding()->set_values("topk");
+  job.mutable_encoding()->set_density(1);
+  proto::CoordinatorConfig coordinator = SmallCoordinator("/unused");
+  coordinator.set_upload_memory_bytes((*CheckJob(job, coordinator)).layout->size_bytes());
+  EXPECT_THAT(CheckJob(job, coordinator).status().message(), HasSubstr("an update of the whole adapter has"));
+  job.mutable_encoding()->set_density(0.1);
+  EXPECT_TRUE(CheckJob(job, coordinator).ok());
+}
+
+TEST(SubmitCheckTest, CheckJob_RoundsWithinThePrivacyBudget) {
+  proto::JobConfig job = SmallJob(100);
+  EXPECT_FALSE(CheckJob(job, SmallCoordinator("/unused"))->privacy.has_value());
+  job.mutable_aggregator()->set_name("fake_private");
+  const auto checked = CheckJob(job, SmallCoordinator("/unused"));
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->privacy->rounds, 2);
+  EXPECT_EQ(checked->privacy->one_round.epsilon, 1);
+  job.mutable_stop()->set_rounds(1);
+  EXPECT_EQ(CheckJob(job, SmallCoordinator("/unused"))->privacy->rounds, 1);
+}
+
+TEST(SubmitCheckTest, CheckMemory_WhatTheRuleMayHold) {
+  proto::JobConfig job = SmallJob(1);
+  job.mutable_aggregator()->set_name("fake_ranks");
+  proto::CoordinatorConfig coordinator = SmallCoordinator("/unused");
+  const CheckedJob checked = *CheckJob(job, coordinator);
+  coordinator.set_aggregation_memory_bytes(5 * kFakeBytesPerUpdate);
+  EXPECT_EQ(CheckMemory(checked, *checked.layout, 5, coordinator), absl::OkStatus());
+  const absl::Status status = CheckMemory(checked, *checked.layout, 6, coordinator);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("6291456 bytes in a round of 6 updates"));
 }
 
 TEST(SubmitCheckTest, CheckName_Table) {

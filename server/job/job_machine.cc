@@ -25,7 +25,10 @@ void Append(JobActions more, JobActions* actions) {
 }  // namespace
 
 JobMachine::JobMachine(Options options)
-    : config_(std::move(options.config)), rejoin_grace_(options.rejoin_grace), history_(std::move(options.history)) {}
+    : config_(std::move(options.config)),
+      rejoin_grace_(options.rejoin_grace),
+      privacy_rounds_(options.privacy_rounds),
+      history_(std::move(options.history)) {}
 
 JobActions JobMachine::Start(absl::Time now) {
   state_ = proto::WAITING;
@@ -34,7 +37,7 @@ JobActions JobMachine::Start(absl::Time now) {
     wait_for_clients_until_ = now + rejoin_grace_;
   }
   if (!history_.rounds.empty() && history_.rounds.back().evaluated == Evaluated::kFinal) {
-    stop_reason_ = StopReason(config_.stop(), history_, now);
+    stop_reason_ = WhyStop(now);
     if (stop_reason_.empty()) stop_reason_ = "a stop rule held before the last evaluation";
   }
   if (!history_.open.has_value()) return Advance(now);
@@ -172,9 +175,15 @@ int64_t JobMachine::planned_rows() const {
   return evaluating_ == Evaluated::kFinal ? config_.evaluation().final_rows() : config_.evaluation().rows();
 }
 
+std::string JobMachine::WhyStop(absl::Time now) const {
+  std::string reason = StopReason(config_.stop(), history_, now);
+  if (!reason.empty() || !privacy_rounds_.has_value() || last_round() < *privacy_rounds_) return reason;
+  return absl::StrCat("privacy budget spent after ", last_round(), last_round() == 1 ? " round" : " rounds");
+}
+
 JobActions JobMachine::Advance(absl::Time now) {
   if (phase_ != Phase::kWaiting) return {};
-  if (stop_reason_.empty()) stop_reason_ = StopReason(config_.stop(), history_, now);
+  if (stop_reason_.empty()) stop_reason_ = WhyStop(now);
   if (!history_.rounds.empty()) {
     const Evaluated due = EvaluationDue(config_.evaluation(), history_.rounds.back(), !stop_reason_.empty());
     if (due != Evaluated::kNo) return BeginEvaluation(due, now);

@@ -30,6 +30,8 @@ class JobMachine {
     proto::JobConfig config;  // checked, with defaults
     absl::Duration rejoin_grace = absl::Seconds(30);
     JobHistory history;
+    // Rounds that the job's privacy budget allows; none follows them. Absent: no budget.
+    std::optional<int64_t> privacy_rounds;
   };
   // What shows that a client moves: it counts when it differs from the last one.
   struct Sign {
@@ -88,6 +90,8 @@ class JobMachine {
 
  private:
   JobActions Advance(absl::Time now);
+  // Why no further round is trained; "" to go on.
+  std::string WhyStop(absl::Time now) const;
   JobActions BeginRound(absl::Time now);
   JobActions BeginEvaluation(Evaluated due, absl::Time now);
   JobActions FinishEvaluation(absl::Time now);
@@ -97,9 +101,12 @@ class JobMachine {
   int64_t work_round() const { return phase_ == Phase::kEvaluating ? last_round() : last_round() + 1; }
   JobActions Translate(const RoundActions& actions, absl::Time now);
   double SecondsLeft(absl::Time now) const;
+  // Rounds after which the job ends at the latest.
+  int64_t rounds_total() const;
 
   const proto::JobConfig config_;
   const absl::Duration rejoin_grace_;
+  const std::optional<int64_t> privacy_rounds_;
   JobHistory history_;
   Roster roster_;
   Phase phase_ = Phase::kWaiting;

@@ -41,6 +41,7 @@ class JobMachineTest : public testing::Test {
     options.config = config;
     options.rejoin_grace = absl::Seconds(30);
     options.history = std::move(history);
+    options.privacy_rounds = privacy_rounds_;
     job_ = std::make_unique<JobMachine>(options);
     Take(job_->Start(clock_.Now()));
   }
@@ -113,6 +114,7 @@ class JobMachineTest : public testing::Test {
   SimulatedClock clock_;
   std::unique_ptr<JobMachine> job_;
   bool hold_commits_ = false;
+  std::optional<int64_t> privacy_rounds_;
 };
 
 TEST_F(JobMachineTest, Start_WaitsForMinReady) {
@@ -302,6 +304,35 @@ TEST_F(JobMachineTest, Stop_TimeFinishesTheRoundUnderWay) {
   Evaluation("a", 1, 5);
   EXPECT_THAT(Evaluation("b", 1, 5), ElementsAre("save 1", "end FINISHED"));
   EXPECT_THAT(Status().message(), HasSubstr("time limit"));
+}
+
+TEST_F(JobMachineTest, Stop_PrivacyBudgetSpentEndsBeforeTheRoundThatWouldPassIt) {
+  privacy_rounds_ = 2;
+  StartNew(Config(10));
+  Ready("a");
+  Ready("b");
+  EXPECT_EQ(Status().rounds_total(), 2);
+  EXPECT_THAT(WholeRound(1, 5), Contains("open 2.1 a b"));
+  Update("a", 2);
+  EXPECT_THAT(Update("b", 2), Contains("evaluate a 2 rows 0"));
+  Evaluation("a", 2, 5);
+  EXPECT_THAT(Evaluation("b", 2, 5), ElementsAre("save 2", "end FINISHED"));
+  EXPECT_EQ(Status().message(), "privacy budget spent after 2 rounds");
+  EXPECT_EQ(Status().seconds_left(), 0);
+  // After a restart it comes to the same end.
+  StartNew(Config(10), job_->history());
+  EXPECT_EQ(Status().state(), proto::FINISHED);
+  EXPECT_EQ(Status().message(), "privacy budget spent after 2 rounds");
+}
+
+TEST_F(JobMachineTest, Stop_BudgetForMoreRoundsThanTheJobHasChangesNothing) {
+  privacy_rounds_ = 20;
+  StartNew(Config(1));
+  Ready("a");
+  Ready("b");
+  EXPECT_EQ(Status().rounds_total(), 1);
+  WholeRound(1, 5);
+  EXPECT_EQ(Status().message(), "all 1 rounds are done");
 }
 
 TEST_F(JobMachineTest, End_ByAUserCancelsWhoWorks) {

@@ -50,7 +50,7 @@ void JobMachine::FillStatus(absl::Time now, proto::JobStatus* status) const {
   status->set_state(state_);
   status->set_message(message_);
   status->set_round(last_round());
-  status->set_rounds_total(config_.stop().rounds());
+  status->set_rounds_total(rounds_total());
   status->set_phase(PhaseName(phase_, history_.started.has_value()));
   uint64_t up = bytes_up_;
   uint64_t down = bytes_down_;
@@ -71,13 +71,17 @@ void JobMachine::FillStatus(absl::Time now, proto::JobStatus* status) const {
   }
 }
 
+int64_t JobMachine::rounds_total() const {
+  return std::min(config_.stop().rounds(), privacy_rounds_.value_or(config_.stop().rounds()));
+}
+
 double JobMachine::SecondsLeft(absl::Time now) const {
   if (phase_ == Phase::kEnded) return 0;
   const std::optional<absl::Duration> typical = TypicalRound(history_.rounds);
   if (!typical.has_value()) return -1;
   const bool round_under_way = phase_ == Phase::kTraining || phase_ == Phase::kAggregating;
   const absl::Duration elapsed = round_under_way ? std::min(now - phase_started_, *typical) : absl::ZeroDuration();
-  absl::Duration left = *typical * (config_.stop().rounds() - last_round()) - elapsed;
+  absl::Duration left = *typical * (rounds_total() - last_round()) - elapsed;
   if (config_.stop().has_time()) {
     const absl::Duration limit = ToDuration(config_.stop().time());
     left = std::min(left, *history_.started + limit - now);

@@ -21,14 +21,18 @@ CREATE TABLE jobs (
   started_us INTEGER,
   ended_us INTEGER,
   abandoned INTEGER NOT NULL,       -- attempts of the next round given up
-  initial_tensors BLOB NOT NULL
+  initial_state BLOB NOT NULL,
+  initial_layout BLOB NOT NULL      -- proto Layout
 );
 CREATE TABLE rounds (
   job BLOB NOT NULL,
   round INTEGER NOT NULL,
   facts BLOB NOT NULL,              -- proto RoundStatus
   evaluated INTEGER NOT NULL,
-  tensors BLOB,                     -- NULL once retired
+  state BLOB,                       -- NULL once retired
+  layout BLOB,                      -- of the state
+  step BLOB,                        -- what the round added to the base; NULL: nothing
+  step_layout BLOB,
   PRIMARY KEY (job, round)
 ) WITHOUT ROWID;
 CREATE TABLE attempts (             -- the one under way
@@ -40,10 +44,13 @@ CREATE TABLE updates (              -- accepted ones of the attempt
   job BLOB NOT NULL,
   client BLOB NOT NULL,
   facts BLOB NOT NULL,              -- proto Update
-  tensors BLOB NOT NULL,
+  tensors BLOB NOT NULL,            -- as received
+  encoding BLOB NOT NULL,
   PRIMARY KEY (job, client)
 ) WITHOUT ROWID;
 )sql";
+
+std::string Text(const Layout& layout) { return layout.ToProto().SerializeAsString(); }
 
 absl::StatusOr<int64_t> ReadInteger(Database* database, const char* sql) {
   Statement statement(database, sql);
@@ -71,6 +78,12 @@ absl::Status Journal::Prepare() {
                                                       ", this coordinator knows up to ", kSchemaVersion,
                                                       "; run the newer coordinator that wrote it"));
   }
+  if (version > 0 && version < kSchemaVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the journal has version ", version, ", this coordinator writes ", kSchemaVersion,
+                     " and can't go on from there (updates were whole values, they are deltas now); let the older ",
+                     "coordinator finish and export its jobs, then start with an empty state folder"));
+  }
   {
     Statement check(database_.get(), "PRAGMA quick_check(1)");
     WEFT_RETURN_IF_ERROR(check.Step().status());
@@ -86,8 +99,8 @@ absl::Status Journal::Prepare() {
   }
   std::set<std::string> named;
   Statement all(database_.get(),
-                "SELECT initial_tensors FROM jobs UNION SELECT tensors FROM rounds WHERE tensors IS NOT NULL "
-                "UNION SELECT tensors FROM updates");
+                "SELECT initial_state FROM jobs UNION SELECT state FROM rounds WHERE state IS NOT NULL "
+                "UNION SELECT step FROM rounds WHERE step IS NOT NULL UNION SELECT tensors FROM updates");
   WEFT_RETURN_IF_ERROR(Collect(all, &named));
   return tensors_->RemoveAllBut(named);
 }
@@ -96,10 +109,11 @@ absl::StatusOr<int64_t> Journal::CountJobs() { return ReadInteger(database_.get(
 
 absl::Status Journal::AddJob(const StoredJob& job) {
   Statement insert(database_.get(),
-                   "INSERT INTO jobs (id, config, state, message, submitted_us, abandoned, initial_tensors) "
-                   "VALUES (?, ?, ?, ?, ?, 0, ?)");
+                   "INSERT INTO jobs (id, config, state, message, submitted_us, abandoned, initial_state, "
+                   "initial_layout) VALUES (?, ?, ?, ?, ?, 0, ?, ?)");
   insert.Bind(job.id).Bind(job.config.SerializeAsString()).Bind(job.state).Bind(job.message);
-  return insert.Bind(absl::ToUnixMicros(job.submitted)).Bind(job.tensors.at(0)).Run();
+  const StoredTensors& initial = job.states.at(0);
+  return insert.Bind(absl::ToUnixMicros(job.submitted)).Bind(initial.hash).Bind(Text(*initial.layout)).Run();
 }
 
 absl::Status Journal::OpenAttemptOf(const std::string& job, const std::vector<std::string>& cohort, absl::Time started,
@@ -116,9 +130,11 @@ absl::Status Journal::OpenAttemptOf(const std::string& job, const std::vector<st
   return absl::OkStatus();
 }
 
-absl::Status Journal::AddUpdate(const std::string& job, const proto::Update& update, const std::string& tensors) {
-  Statement insert(database_.get(), "INSERT INTO updates (job, client, facts, tensors) VALUES (?, ?, ?, ?)");
-  return insert.Bind(job).Bind(update.client_id()).Bind(update.SerializeAsString()).Bind(tensors).Run();
+absl::Status Journal::AddUpdate(const std::string& job, const proto::Update& update, const StoredUpdate& tensors) {
+  Statement insert(database_.get(),
+                   "INSERT INTO updates (job, client, facts, tensors, encoding) VALUES (?, ?, ?, ?, ?)");
+  insert.Bind(job).Bind(update.client_id()).Bind(update.SerializeAsString());
+  return insert.Bind(tensors.hash).Bind(tensors.encoding).Run();
 }
 
 absl::Status Journal::DropAttempt(const std::string& job, int64_t abandoned) {
@@ -132,16 +148,23 @@ absl::Status Journal::DropAttempt(const std::string& job, int64_t abandoned) {
   return absl::OkStatus();
 }
 
-absl::Status Journal::CommitRound(const std::string& job, const CommittedRound& round, const std::string& tensors,
+absl::Status Journal::CommitRound(const std::string& job, const CommittedRound& round, const RoundTensors& tensors,
                                   int64_t best) {
   std::set<std::string> retired;
   WEFT_RETURN_IF_ERROR(database_->Transaction([&]() -> absl::Status {
     Statement insert(database_.get(),
-                     "INSERT INTO rounds (job, round, facts, evaluated, tensors) VALUES (?, ?, ?, ?, ?)");
+                     "INSERT INTO rounds (job, round, facts, evaluated, state, layout, step, step_layout) "
+                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     insert.Bind(job).Bind(round.status.round()).Bind(round.status.SerializeAsString());
-    WEFT_RETURN_IF_ERROR(insert.Bind(static_cast<int64_t>(round.evaluated)).Bind(tensors).Run());
+    insert.Bind(static_cast<int64_t>(round.evaluated)).Bind(tensors.state.hash).Bind(Text(*tensors.state.layout));
+    if (tensors.base_step.has_value()) {
+      insert.Bind(tensors.base_step->hash).Bind(Text(*tensors.base_step->layout));
+    } else {
+      insert.BindNull().BindNull();
+    }
+    WEFT_RETURN_IF_ERROR(insert.Run());
     WEFT_RETURN_IF_ERROR(DeleteOpenAttempt(job, &retired));
-    WEFT_RETURN_IF_ERROR(ForgetTensors(job, best, &retired));
+    WEFT_RETURN_IF_ERROR(ForgetStates(job, best, &retired));
     Statement update(database_.get(), "UPDATE jobs SET abandoned = 0 WHERE id = ?");
     return update.Bind(job).Run();
   }));
@@ -160,7 +183,7 @@ absl::Status Journal::EndJob(const std::string& job, proto::JobState state, cons
   std::set<std::string> retired;
   WEFT_RETURN_IF_ERROR(database_->Transaction([&]() -> absl::Status {
     WEFT_RETURN_IF_ERROR(DeleteOpenAttempt(job, &retired));
-    WEFT_RETURN_IF_ERROR(ForgetTensors(job, best, &retired));
+    WEFT_RETURN_IF_ERROR(ForgetStates(job, best, &retired));
     Statement update(database_.get(), "UPDATE jobs SET state = ?, message = ?, ended_us = ? WHERE id = ?");
     return update.Bind(state).Bind(message).Bind(absl::ToUnixMicros(now)).Bind(job).Run();
   }));
@@ -178,14 +201,14 @@ absl::Status Journal::DeleteOpenAttempt(const std::string& job, std::set<std::st
   return delete_attempt.Bind(job).Run();
 }
 
-absl::Status Journal::ForgetTensors(const std::string& job, int64_t best, std::set<std::string>* retired) {
+absl::Status Journal::ForgetStates(const std::string& job, int64_t best, std::set<std::string>* retired) {
   constexpr char kOthers[] =
-      "job = ?1 AND tensors IS NOT NULL AND round <> ?2 AND round < (SELECT max(round) FROM rounds WHERE job = ?1)";
-  const std::string select = absl::StrCat("SELECT tensors FROM rounds WHERE ", kOthers);
+      "job = ?1 AND state IS NOT NULL AND round <> ?2 AND round < (SELECT max(round) FROM rounds WHERE job = ?1)";
+  const std::string select = absl::StrCat("SELECT state FROM rounds WHERE ", kOthers);
   Statement others(database_.get(), select.c_str());
   others.Bind(job).Bind(best);
   WEFT_RETURN_IF_ERROR(Collect(others, retired));
-  const std::string forget = absl::StrCat("UPDATE rounds SET tensors = NULL WHERE ", kOthers);
+  const std::string forget = absl::StrCat("UPDATE rounds SET state = NULL, layout = NULL WHERE ", kOthers);
   Statement update(database_.get(), forget.c_str());
   return update.Bind(job).Bind(best).Run();
 }
@@ -200,9 +223,10 @@ absl::Status Journal::Collect(Statement& statement, std::set<std::string>* hashe
 
 void Journal::RemoveUnnamed(const std::set<std::string>& retired) {
   for (const std::string& hash : retired) {
-    Statement named(database_.get(),
-                    "SELECT 1 FROM jobs WHERE initial_tensors = ?1 UNION ALL SELECT 1 FROM rounds WHERE tensors = ?1 "
-                    "UNION ALL SELECT 1 FROM updates WHERE tensors = ?1 LIMIT 1");
+    Statement named(
+        database_.get(),
+        "SELECT 1 FROM jobs WHERE initial_state = ?1 UNION ALL SELECT 1 FROM rounds WHERE state = ?1 OR step = ?1 "
+        "UNION ALL SELECT 1 FROM updates WHERE tensors = ?1 LIMIT 1");
     named.Bind(hash);
     const absl::StatusOr<bool> still_named = named.Step();
     if (still_named.ok() && !*still_named) tensors_->Remove(hash);

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "adapters/layout.h"
 #include "proto/job.pb.h"
 #include "proto/plan.pb.h"
 #include "proto/status.pb.h"
@@ -22,7 +23,25 @@
 
 namespace weft::server {
 
-// What is durable of one job. Tensors are named by their hash in the tensor store.
+// Values in the tensor store, by hash, and how they are laid out.
+struct StoredTensors {
+  std::string hash;
+  std::shared_ptr<const Layout> layout;
+};
+
+// What a round leaves in the tensor store.
+struct RoundTensors {
+  StoredTensors state;
+  std::optional<StoredTensors> base_step;  // of rules that change the base
+};
+
+// An accepted update as it was received. Its layout follows from the plan and Update.rank.
+struct StoredUpdate {
+  std::string hash;
+  std::string encoding;  // EncodingName
+};
+
+// What is durable of one job.
 struct StoredJob {
   std::string id;
   proto::JobConfig config;
@@ -31,8 +50,9 @@ struct StoredJob {
   absl::Time submitted;
   std::optional<absl::Time> ended;
   JobHistory history;
-  std::map<int64_t, std::string> tensors;             // by round, 0: initial; only of kept rounds
-  std::map<std::string, std::string> update_tensors;  // of history.open, by client
+  std::map<int64_t, StoredTensors> states;             // by round, 0: initial; only of kept rounds
+  std::map<int64_t, StoredTensors> base_steps;         // by round; kept of all rounds that made one
+  std::map<std::string, StoredUpdate> update_tensors;  // of history.open, by client
 };
 
 // The durable record from which a killed coordinator goes on: facts in SQLite (WAL, synchronous=FULL: each call that
@@ -41,10 +61,10 @@ struct StoredJob {
 // tensors(). Errors: RESOURCE_EXHAUSTED disk full; then nothing changed and the call may be repeated.
 class Journal {
  public:
-  static constexpr int64_t kSchemaVersion = 1;
+  static constexpr int64_t kSchemaVersion = 2;
 
-  // `folder` is made when missing. FAILED_PRECONDITION: another coordinator holds it, or a journal of a newer version;
-  // DATA_LOSS: damaged.
+  // `folder` is made when missing. FAILED_PRECONDITION: another coordinator holds it, or a journal of another version
+  // (version 1 held whole values where this one holds deltas, and no layouts); DATA_LOSS: damaged.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& folder);
 
   // Jobs in order of submission.
@@ -57,16 +77,16 @@ class Journal {
   absl::Status OpenAttemptOf(const std::string& job, const std::vector<std::string>& cohort, absl::Time started,
                              absl::Time now);
   // An accepted update of the open attempt.
-  absl::Status AddUpdate(const std::string& job, const proto::Update& update, const std::string& tensors);
+  absl::Status AddUpdate(const std::string& job, const proto::Update& update, const StoredUpdate& tensors);
   // The open attempt is given up; `abandoned` in a row so far.
   absl::Status DropAttempt(const std::string& job, int64_t abandoned);
-  // The open attempt becomes a round. Tensors of rounds other than 0, `best` and this one, and of the updates, are
-  // retired.
-  absl::Status CommitRound(const std::string& job, const CommittedRound& round, const std::string& tensors,
+  // The open attempt becomes a round. States of rounds other than 0, `best` and this one, and the updates, are retired;
+  // steps of the base stay.
+  absl::Status CommitRound(const std::string& job, const CommittedRound& round, const RoundTensors& tensors,
                            int64_t best);
   // The facts of a committed round changed.
   absl::Status SaveRound(const std::string& job, const CommittedRound& round);
-  // The job has ended. The open attempt is given up, and tensors of rounds other than 0, `best` and the last are
+  // The job has ended. The open attempt is given up, and states of rounds other than 0, `best` and the last are
   // retired.
   absl::Status EndJob(const std::string& job, proto::JobState state, const std::string& message, absl::Time now,
                       int64_t best);
@@ -82,7 +102,7 @@ class Journal {
   absl::Status LoadOpenAttempt(StoredJob* job);
   // Within a transaction; the hashes that are no longer named go to `retired`.
   absl::Status DeleteOpenAttempt(const std::string& job, std::set<std::string>* retired);
-  absl::Status ForgetTensors(const std::string& job, int64_t best, std::set<std::string>* retired);
+  absl::Status ForgetStates(const std::string& job, int64_t best, std::set<std::string>* retired);
   absl::Status Collect(Statement& statement, std::set<std::string>* hashes);
   // After the transaction: removes the files that no row names. One that stays is removed by the next Open.
   void RemoveUnnamed(const std::set<std::string>& retired);

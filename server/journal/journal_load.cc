@@ -18,13 +18,23 @@ absl::Status Parse(const std::string& bytes, const std::string& what, Message* m
                    " can't be read; restore the state folder from a copy, or start with an empty one"));
 }
 
+absl::StatusOr<StoredTensors> ReadTensors(const Statement& row, int column, const std::string& what) {
+  proto::Layout text;
+  WEFT_RETURN_IF_ERROR(Parse(row.Bytes(column + 1), absl::StrCat("the layout of ", what), &text));
+  absl::StatusOr<std::shared_ptr<const Layout>> layout = Layout::FromProto(text);
+  if (layout.ok()) return StoredTensors{row.Bytes(column), *std::move(layout)};
+  return absl::DataLossError(absl::StrCat("the journal is damaged: the layout of ", what, ": ",
+                                          layout.status().message(),
+                                          "; restore the state folder from a copy, or start with an empty one"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<StoredJob>> Journal::Load() {
   std::vector<StoredJob> jobs;
   Statement select(database_.get(),
-                   "SELECT id, config, state, message, submitted_us, started_us, ended_us, abandoned, initial_tensors "
-                   "FROM jobs ORDER BY number");
+                   "SELECT id, config, state, message, submitted_us, started_us, ended_us, abandoned, initial_state, "
+                   "initial_layout FROM jobs ORDER BY number");
   while (true) {
     WEFT_ASSIGN_OR_RETURN(const bool row, select.Step());
     if (!row) break;
@@ -37,7 +47,7 @@ absl::StatusOr<std::vector<StoredJob>> Journal::Load() {
     if (!select.IsNull(5)) job.history.started = absl::FromUnixMicros(select.Integer(5));
     if (!select.IsNull(6)) job.ended = absl::FromUnixMicros(select.Integer(6));
     job.history.abandoned = select.Integer(7);
-    job.tensors[0] = select.Bytes(8);
+    WEFT_ASSIGN_OR_RETURN(job.states[0], ReadTensors(select, 8, absl::StrCat("job ", job.id)));
   }
   for (StoredJob& job : jobs) {
     WEFT_RETURN_IF_ERROR(LoadRounds(&job));
@@ -47,7 +57,9 @@ absl::StatusOr<std::vector<StoredJob>> Journal::Load() {
 }
 
 absl::Status Journal::LoadRounds(StoredJob* job) {
-  Statement select(database_.get(), "SELECT round, facts, evaluated, tensors FROM rounds WHERE job = ? ORDER BY round");
+  Statement select(
+      database_.get(),
+      "SELECT round, facts, evaluated, state, layout, step, step_layout FROM rounds WHERE job = ? ORDER BY round");
   select.Bind(job->id);
   while (true) {
     WEFT_ASSIGN_OR_RETURN(const bool row, select.Step());
@@ -61,7 +73,13 @@ absl::Status Journal::LoadRounds(StoredJob* job) {
                                               "; restore the state folder from a copy, or start with an empty one"));
     }
     round.evaluated = static_cast<Evaluated>(select.Integer(2));
-    if (!select.IsNull(3)) job->tensors[number] = select.Bytes(3);
+    const std::string what = absl::StrCat("round ", number, " of job ", job->id);
+    if (!select.IsNull(3)) {
+      WEFT_ASSIGN_OR_RETURN(job->states[number], ReadTensors(select, 3, what));
+    }
+    if (!select.IsNull(5)) {
+      WEFT_ASSIGN_OR_RETURN(job->base_steps[number], ReadTensors(select, 5, what));
+    }
   }
 }
 
@@ -73,7 +91,8 @@ absl::Status Journal::LoadOpenAttempt(StoredJob* job) {
   OpenAttempt& open = job->history.open.emplace();
   open.cohort = absl::StrSplit(attempt.Bytes(0), '\n');
   open.started = absl::FromUnixMicros(attempt.Integer(1));
-  Statement updates(database_.get(), "SELECT client, facts, tensors FROM updates WHERE job = ? ORDER BY client");
+  Statement updates(database_.get(),
+                    "SELECT client, facts, tensors, encoding FROM updates WHERE job = ? ORDER BY client");
   updates.Bind(job->id);
   while (true) {
     WEFT_ASSIGN_OR_RETURN(const bool row, updates.Step());
@@ -81,7 +100,7 @@ absl::Status Journal::LoadOpenAttempt(StoredJob* job) {
     const std::string client = updates.Bytes(0);
     WEFT_RETURN_IF_ERROR(
         Parse(updates.Bytes(1), absl::StrCat("the update of client ", client), &open.updates.emplace_back()));
-    job->update_tensors[client] = updates.Bytes(2);
+    job->update_tensors[client] = {updates.Bytes(2), updates.Bytes(3)};
   }
 }
 

@@ -13,7 +13,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Pair;
 
 std::shared_ptr<const Layout> SmallLayout() { return *Layout::Create({TensorSpec{"t", "head", {4}}}); }
 
@@ -61,9 +60,11 @@ class JournalTest : public testing::Test {
     auto jobs = (*journal)->Load();
     EXPECT_TRUE(jobs.ok()) << jobs.status();
     for (const StoredJob& job : *jobs) {
-      for (const auto& [round, hash] : job.tensors) EXPECT_TRUE((*journal)->tensors().Get(hash, SmallLayout()).ok());
-      for (const auto& [client, hash] : job.update_tensors) {
-        EXPECT_TRUE((*journal)->tensors().Get(hash, SmallLayout()).ok());
+      for (const auto* kept : {&job.states, &job.base_steps}) {
+        for (const auto& [round, at] : *kept) EXPECT_TRUE((*journal)->tensors().Get(at.hash, at.layout).ok());
+      }
+      for (const auto& [client, at] : job.update_tensors) {
+        EXPECT_TRUE((*journal)->tensors().GetBytes(at.hash).ok());
       }
     }
     return *std::move(jobs);
@@ -78,7 +79,7 @@ class JournalTest : public testing::Test {
     job.config.set_name("name");
     job.submitted = absl::FromUnixSeconds(1000);
     const auto pin = journal_->tensors().Put(Filled(0));
-    job.tensors[0] = pin->hash();
+    job.states[0] = {pin->hash(), SmallLayout()};
     ASSERT_TRUE(journal_->AddJob(job).ok());
   }
   void OpenAttempt() {
@@ -87,11 +88,29 @@ class JournalTest : public testing::Test {
   }
   void Update(const std::string& client, float value) {
     const auto pin = journal_->tensors().Put(Filled(value));
-    ASSERT_TRUE(journal_->AddUpdate("j", UpdateOf(client), pin->hash()).ok());
+    ASSERT_TRUE(journal_->AddUpdate("j", UpdateOf(client), {pin->hash(), "int8"}).ok());
   }
   void Commit(int64_t round, float value, int64_t best) {
     const auto pin = journal_->tensors().Put(Filled(value));
-    ASSERT_TRUE(journal_->CommitRound("j", Round(round), pin->hash(), best).ok());
+    ASSERT_TRUE(journal_->CommitRound("j", Round(round), {{pin->hash(), SmallLayout()}, std::nullopt}, best).ok());
+  }
+  // The state of each round is laid out anew.
+  void CommitWithStep(int64_t round, float value, int64_t best) {
+    const auto layout = *Layout::Create({TensorSpec{"t", "head", {4}}, TensorSpec{"b", "base_a", {round}}});
+    Adapter state(layout);
+    for (float& x : state.values()) x = value;
+    Adapter step(*Layout::Create({TensorSpec{"b", "base_a", {round}}}));
+    for (float& x : step.values()) x = value;
+    const auto state_pin = journal_->tensors().Put(state);
+    const auto step_pin = journal_->tensors().Put(step);
+    const RoundTensors tensors{{state_pin->hash(), layout}, StoredTensors{step_pin->hash(), step.layout_ptr()}};
+    ASSERT_TRUE(journal_->CommitRound("j", Round(round), tensors, best).ok());
+  }
+  // Round and hash of what is kept.
+  static std::map<int64_t, std::string> HashesOf(const std::map<int64_t, StoredTensors>& kept) {
+    std::map<int64_t, std::string> hashes;
+    for (const auto& [round, at] : kept) hashes[round] = at.hash;
+    return hashes;
   }
 
   std::string folder_;
@@ -131,7 +150,9 @@ TEST_F(JournalTest, Attempt_SurvivesAKillWithItsUpdates) {
   ASSERT_EQ(job.history.open->updates.size(), 1u);
   EXPECT_EQ(job.history.open->updates[0].client_id(), "b");
   EXPECT_EQ(job.history.open->updates[0].examples(), 7u);
-  EXPECT_THAT(job.update_tensors, ElementsAre(Pair("b", Filled(2).ContentHash())));
+  ASSERT_EQ(job.update_tensors.size(), 1u);
+  EXPECT_EQ(job.update_tensors.at("b").hash, Filled(2).ContentHash());
+  EXPECT_EQ(job.update_tensors.at("b").encoding, "int8");
 }
 
 TEST_F(JournalTest, DropAttempt_ForgetsUpdatesAndCountsIt) {
@@ -166,8 +187,11 @@ TEST_F(JournalTest, CommitRound_KeepsInitialBestAndLast) {
   EXPECT_EQ(job.history.rounds[2].status.updates(), 30);
   EXPECT_EQ(job.history.rounds[2].evaluated, Evaluated::kNo);
   EXPECT_FALSE(job.history.open.has_value());
-  EXPECT_THAT(job.tensors, ElementsAre(Pair(0, Filled(0).ContentHash()), Pair(2, Filled(2).ContentHash()),
-                                       Pair(4, Filled(4).ContentHash())));
+  EXPECT_EQ(HashesOf(job.states),
+            (std::map<int64_t, std::string>{
+                {0, Filled(0).ContentHash()}, {2, Filled(2).ContentHash()}, {4, Filled(4).ContentHash()}}));
+  EXPECT_EQ(*job.states.at(4).layout, *SmallLayout());
+  EXPECT_TRUE(job.base_steps.empty());
   EXPECT_FALSE(Kept(1));
   EXPECT_FALSE(Kept(3));
   EXPECT_FALSE(Kept(104));
@@ -179,8 +203,25 @@ TEST_F(JournalTest, CommitRound_OfTheSameValuesAsAnUpdateKeepsThem) {
   Update("a", 5);
   Commit(1, 5, 0);
   EXPECT_TRUE(Kept(5));
-  EXPECT_THAT(LoadAfterKill().at(0).tensors,
-              ElementsAre(Pair(0, Filled(0).ContentHash()), Pair(1, Filled(5).ContentHash())));
+  EXPECT_EQ(HashesOf(LoadAfterKill().at(0).states),
+            (std::map<int64_t, std::string>{{0, Filled(0).ContentHash()}, {1, Filled(5).ContentHash()}}));
+}
+
+TEST_F(JournalTest, CommitRound_KeepsLayoutsAndAllStepsOfTheBase) {
+  AddJob("j");
+  for (int64_t round = 1; round <= 4; ++round) {
+    OpenAttempt();
+    CommitWithStep(round, static_cast<float>(round), 0);
+  }
+  ASSERT_TRUE(journal_->EndJob("j", proto::STOPPED, "by a user", absl::FromUnixSeconds(2000), 2).ok());
+  const StoredJob job = LoadAfterKill().at(0);
+  ASSERT_EQ(job.states.size(), 2u);
+  EXPECT_EQ(job.states.at(4).layout->num_elements(), 8);
+  ASSERT_EQ(job.base_steps.size(), 4u);
+  EXPECT_EQ(job.base_steps.at(3).layout->num_elements(), 3);
+  const auto step = journal_->tensors().Get(job.base_steps.at(3).hash, job.base_steps.at(3).layout);
+  ASSERT_TRUE(step.ok()) << step.status();
+  EXPECT_EQ(step->values()[2], 3);
 }
 
 TEST_F(JournalTest, SaveRound_ReplacesItsFacts) {
@@ -241,6 +282,36 @@ TEST_F(JournalTest, Open_NewerVersionIsRefused) {
   EXPECT_THAT(status.message(), HasSubstr("version 99"));
 }
 
+TEST_F(JournalTest, Open_OlderVersionIsRefused) {
+  journal_.reset();
+  {
+    auto database = Database::Open(folder_ + "/journal.db");
+    ASSERT_TRUE((*database)->Execute("PRAGMA user_version = 1").ok());
+  }
+  const absl::Status status = Journal::Open(folder_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("version 1"));
+  EXPECT_THAT(status.message(), HasSubstr("empty state folder"));
+}
+
+TEST_F(JournalTest, Load_UnreadableLayoutIsDataLoss) {
+  for (const char* damage : {"x'ffffff'", "x''"}) {  // no message, and no tensors
+    AddJob("j");
+    journal_.reset();
+    {
+      auto database = Database::Open(folder_ + "/journal.db");
+      ASSERT_TRUE((*database)->Execute(std::string("UPDATE jobs SET initial_layout = ") + damage).ok());
+    }
+    Open();
+    const absl::Status status = journal_->Load().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(status.message(), HasSubstr("the layout of job j"));
+    folder_ += "-next";
+    std::filesystem::remove_all(folder_);
+    Open();
+  }
+}
+
 TEST_F(JournalTest, Open_GarbageIsDataLoss) {
   journal_.reset();
   std::filesystem::remove(folder_ + "/journal.db-wal");
@@ -275,10 +346,10 @@ TEST_F(JournalTest, AnyWrite_OnAFullDiskIsResourceExhaustedAndLosesNothing) {
   {
     const DiskFull full;
     EXPECT_EQ(journal_->tensors().Put(Filled(5)).status().code(), absl::StatusCode::kResourceExhausted);
-    const absl::Status status = journal_->AddUpdate("j", UpdateOf("b"), Filled(1).ContentHash());
+    const absl::Status status = journal_->AddUpdate("j", UpdateOf("b"), {Filled(1).ContentHash(), "f32"});
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-    EXPECT_EQ(journal_->CommitRound("j", Round(1), Filled(1).ContentHash(), 0).code(),
-              absl::StatusCode::kResourceExhausted);
+    const RoundTensors tensors{{Filled(1).ContentHash(), SmallLayout()}, std::nullopt};
+    EXPECT_EQ(journal_->CommitRound("j", Round(1), tensors, 0).code(), absl::StatusCode::kResourceExhausted);
   }
   EXPECT_FALSE(Kept(5));
   EXPECT_EQ(LoadAfterKill().at(0).history.open->updates.size(), 1u);

@@ -8,9 +8,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
+#include "common/hash.h"
 #include "common/status_macros.h"
 
 namespace weft::server {
+namespace {
+
+constexpr char kWhatToDo[] = "; restore the state folder from a copy, or start with an empty one";
+
+}  // namespace
 
 TensorStore::Pin::~Pin() {
   if (store_ == nullptr) return;
@@ -24,36 +30,46 @@ absl::StatusOr<std::unique_ptr<TensorStore>> TensorStore::Open(const std::string
   return std::unique_ptr<TensorStore>(new TensorStore(folder));
 }
 
-absl::StatusOr<TensorStore::Pin> TensorStore::Put(const Adapter& adapter) {
-  const std::string hash = adapter.ContentHash();
-  {
-    MutexLock lock(mutex_);
-    ++pins_[hash];
-  }
-  Pin pin(this, hash);
+absl::StatusOr<TensorStore::Pin> TensorStore::Put(std::span<const std::byte> bytes) {
+  const std::string hash = ToHex(Sha256Of(bytes.data(), bytes.size()));
+  Pin pin = Hold(hash);
   std::error_code error;
   if (std::filesystem::exists(PathOf(hash), error)) return pin;
-  const std::span<const std::byte> bytes = adapter.bytes();
   WEFT_RETURN_IF_ERROR(
       WriteFileAtomically(PathOf(hash), std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())));
   return pin;
 }
 
-absl::StatusOr<Adapter> TensorStore::Get(const std::string& hash, std::shared_ptr<const Layout> layout) const {
-  constexpr const char* kWhatToDo = "; restore the state folder from a copy, or start with an empty one";
+TensorStore::Pin TensorStore::Hold(const std::string& hash) {
+  MutexLock lock(mutex_);
+  ++pins_[hash];
+  return Pin(this, hash);
+}
+
+absl::StatusOr<MappedFile> TensorStore::Map(const std::string& hash) const {
   absl::StatusOr<MappedFile> file = MappedFile::Open(PathOf(hash));
-  if (!file.ok()) return absl::DataLossError(absl::StrCat(std::string(file.status().message()), kWhatToDo));
-  Adapter adapter(std::move(layout));
-  const std::span<std::byte> to = adapter.mutable_bytes();
-  if (file->bytes().size() != to.size()) {
-    return absl::DataLossError(
-        absl::StrCat(PathOf(hash), " holds ", file->bytes().size(), " bytes, expected ", to.size(), kWhatToDo));
-  }
-  std::copy(file->bytes().begin(), file->bytes().end(), to.begin());
-  if (const std::string found = adapter.ContentHash(); found != hash) {
+  if (!file.ok()) return absl::DataLossError(absl::StrCat(file.status().message(), kWhatToDo));
+  if (const std::string found = ToHex(Sha256Of(file->bytes().data(), file->bytes().size())); found != hash) {
     return absl::DataLossError(absl::StrCat(PathOf(hash), " has content of hash ", found, kWhatToDo));
   }
+  return file;
+}
+
+absl::StatusOr<Adapter> TensorStore::Get(const std::string& hash, std::shared_ptr<const Layout> layout) const {
+  WEFT_ASSIGN_OR_RETURN(const MappedFile file, Map(hash));
+  Adapter adapter(std::move(layout));
+  const std::span<std::byte> to = adapter.mutable_bytes();
+  if (file.bytes().size() != to.size()) {
+    return absl::DataLossError(
+        absl::StrCat(PathOf(hash), " holds ", file.bytes().size(), " bytes, expected ", to.size(), kWhatToDo));
+  }
+  std::copy(file.bytes().begin(), file.bytes().end(), to.begin());
   return adapter;
+}
+
+absl::StatusOr<std::string> TensorStore::GetBytes(const std::string& hash) const {
+  WEFT_ASSIGN_OR_RETURN(const MappedFile file, Map(hash));
+  return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
 }
 
 void TensorStore::Remove(const std::string& hash) {

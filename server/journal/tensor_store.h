@@ -1,21 +1,24 @@
 #ifndef WEFT_SERVER_JOURNAL_TENSOR_STORE_H_
 #define WEFT_SERVER_JOURNAL_TENSOR_STORE_H_
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "adapters/adapter.h"
+#include "common/file.h"
 #include "common/mutex.h"
 
 namespace weft::server {
 
-// Adapter values as files named by their SHA-256 (Adapter::ContentHash), raw little-endian bytes in layout order.
-// Written once with fsync and rename, never changed. Thread-safe.
+// Adapter values as files named by their SHA-256 (Adapter::ContentHash), raw little-endian bytes in layout order; and
+// updates as they travelled. Written once with fsync and rename, never changed. Thread-safe.
 class TensorStore {
  public:
   // Keeps a stored adapter from being removed until whoever stored it has written down that it is needed.
@@ -37,9 +40,14 @@ class TensorStore {
   static absl::StatusOr<std::unique_ptr<TensorStore>> Open(const std::string& folder);
 
   // RESOURCE_EXHAUSTED: disk full; then nothing is left behind.
-  absl::StatusOr<Pin> Put(const Adapter& adapter);
+  absl::StatusOr<Pin> Put(std::span<const std::byte> bytes);
+  absl::StatusOr<Pin> Put(const Adapter& adapter) { return Put(adapter.bytes()); }
+  // Keeps what is stored, or will be, under this hash.
+  Pin Hold(const std::string& hash);
   // DATA_LOSS: missing, of another size than the layout's, or its content does not have this hash.
   absl::StatusOr<Adapter> Get(const std::string& hash, std::shared_ptr<const Layout> layout) const;
+  // DATA_LOSS: missing, or its content does not have this hash.
+  absl::StatusOr<std::string> GetBytes(const std::string& hash) const;
   // No error when missing. Pinned files stay.
   void Remove(const std::string& hash);
   // Removes every file that is neither in `needed` nor pinned, also temporary ones of a killed writer.
@@ -48,6 +56,7 @@ class TensorStore {
  private:
   explicit TensorStore(std::string folder) : folder_(std::move(folder)) {}
   std::string PathOf(const std::string& hash) const { return folder_ + "/" + hash; }
+  absl::StatusOr<MappedFile> Map(const std::string& hash) const;
 
   const std::string folder_;
   Mutex mutex_;

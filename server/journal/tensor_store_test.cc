@@ -48,6 +48,26 @@ TEST_F(TensorStoreTest, Get_MissingIsDataLoss) {
   EXPECT_EQ(store_->Get(std::string(64, '0'), SmallLayout()).status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST_F(TensorStoreTest, GetBytes_GivesWhatWasPut) {
+  const std::string bytes = "an encoded update";
+  const std::string hash = store_->Put(std::as_bytes(std::span(bytes)))->hash();
+  EXPECT_EQ(*store_->GetBytes(hash), bytes);
+  std::ofstream(folder_ + "/" + hash) << "something else...";
+  EXPECT_EQ(store_->GetBytes(hash).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(store_->GetBytes(std::string(64, '0')).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(TensorStoreTest, Hold_KeepsWhatIsStoredFromRemoval) {
+  const std::string hash = store_->Put(Filled(1))->hash();
+  {
+    const TensorStore::Pin pin = store_->Hold(hash);
+    store_->Remove(hash);
+    EXPECT_TRUE(Exists(hash));
+  }
+  store_->Remove(hash);
+  EXPECT_FALSE(Exists(hash));
+}
+
 TEST_F(TensorStoreTest, Get_ChangedContentIsDataLoss) {
   const std::string hash = store_->Put(Filled(1))->hash();
   std::ofstream(folder_ + "/" + hash) << "0123456789abcdef";

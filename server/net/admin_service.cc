@@ -1,5 +1,6 @@
 #include "server/net/admin_service.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -46,13 +47,14 @@ grpc::ServerUnaryReactor* AdminService::Stop(grpc::CallbackServerContext* call, 
 
 grpc::ServerWriteReactor<proto::ExportMessage>* AdminService::Export(grpc::CallbackServerContext*,
                                                                      const proto::ExportRequest* request) {
-  using Stream = TensorStream<proto::ExportMessage>;
+  using Stream = TensorStream<proto::ExportMessage, AdapterEncoder>;
   // gRPC keeps the request until the call is done.
-  return Stream::Start(options_.work, options_.chunk_bytes, [this, request]() -> absl::StatusOr<Stream::Source> {
+  return Stream::Start(options_.work, [this, request]() -> absl::StatusOr<Stream::Source> {
     WEFT_ASSIGN_OR_RETURN(ExportedAdapter exported, options_.coordinator->Export(request->job_id(), request->which()));
     proto::ExportMessage first;
     *first.mutable_info() = std::move(exported.info);
-    return Stream::Source{std::move(exported.adapter), std::move(first)};
+    auto encoder = std::make_unique<AdapterEncoder>(*exported.adapter, options_.chunk_bytes);
+    return Stream::Source{std::move(exported.adapter), std::move(encoder), std::move(first)};
   });
 }
 

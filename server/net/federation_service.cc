@@ -1,6 +1,8 @@
 #include "server/net/federation_service.h"
 
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "common/status_macros.h"
 #include "server/net/tensor_stream.h"
@@ -22,11 +24,17 @@ grpc::ServerBidiReactor<proto::ClientMessage, proto::ServerMessage>* FederationS
 
 grpc::ServerWriteReactor<proto::TensorMessage>* FederationService::Download(grpc::CallbackServerContext*,
                                                                             const proto::DownloadRequest* request) {
-  using Stream = TensorStream<proto::TensorMessage>;
+  using Stream = TensorStream<proto::TensorMessage, StateEncoder>;
   // gRPC keeps the request until the call is done.
-  return Stream::Start(options_.work, options_.chunk_bytes, [this, request]() -> absl::StatusOr<Stream::Source> {
-    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Adapter> adapter, options_.coordinator->Download(*request));
-    return Stream::Source{std::move(adapter), std::nullopt};
+  return Stream::Start(options_.work, [this, request]() -> absl::StatusOr<Stream::Source> {
+    WEFT_ASSIGN_OR_RETURN(StateDownload download, options_.coordinator->Download(*request));
+    StateEncoder::Options encoding;
+    encoding.layout = std::move(download.layout);
+    encoding.job_layout = std::move(download.job_layout);
+    encoding.roles = std::move(download.roles);
+    encoding.chunk_bytes = options_.chunk_bytes;
+    auto encoder = std::make_unique<StateEncoder>(*download.state, std::move(encoding));
+    return Stream::Source{std::move(download.state), std::move(encoder), std::nullopt};
   });
 }
 

@@ -3,7 +3,6 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,26 +15,27 @@
 
 namespace weft::server {
 
-// Streams one adapter down: an optional first message, the header, the chunks, OK. `Message` has `header` and `chunk`.
-// One message is in memory at a time. Deletes itself.
-template <typename Message>
+// Streams tensors down: an optional first message, the header, the chunks, OK. `Message` has `header` and `chunk`,
+// `Encoder` is one of adapters/codec.h. One message is in memory at a time. Deletes itself.
+template <typename Message, typename Encoder>
 class TensorStream final : public grpc::ServerWriteReactor<Message> {
  public:
   struct Source {
-    std::shared_ptr<const Adapter> adapter;
+    std::shared_ptr<const Adapter> values;  // what the encoder refers to
+    std::unique_ptr<Encoder> encoder;
     std::optional<Message> first;
   };
   // Called once, on the work queue; its error ends the stream.
   using Open = std::function<absl::StatusOr<Source>()>;
 
-  static TensorStream* Start(WorkQueue* work, uint64_t chunk_bytes, Open open) {
-    auto* stream = new TensorStream(chunk_bytes);
+  static TensorStream* Start(WorkQueue* work, Open open) {
+    auto* stream = new TensorStream();
     work->Post([stream, open = std::move(open)] { stream->Begin(open); });
     return stream;
   }
 
  private:
-  explicit TensorStream(uint64_t chunk_bytes) : chunk_bytes_(chunk_bytes) {}
+  TensorStream() = default;
 
   void Begin(const Open& open) {
     absl::StatusOr<Source> source = open();
@@ -43,10 +43,9 @@ class TensorStream final : public grpc::ServerWriteReactor<Message> {
       this->Finish(ToGrpcStatus(source.status()));
       return;
     }
-    adapter_ = std::move(source->adapter);
-    encoder_.emplace(*adapter_, chunk_bytes_);
-    if (source->first.has_value()) {
-      message_ = *std::move(source->first);
+    source_ = *std::move(source);
+    if (source_.first.has_value()) {
+      message_ = *std::move(source_.first);
       this->StartWrite(&message_);
     } else {
       WriteHeader();
@@ -54,7 +53,7 @@ class TensorStream final : public grpc::ServerWriteReactor<Message> {
   }
 
   void WriteHeader() {
-    *message_.mutable_header() = encoder_->Header();
+    *message_.mutable_header() = source_.encoder->Header();
     header_written_ = true;
     this->StartWrite(&message_);
   }
@@ -64,7 +63,7 @@ class TensorStream final : public grpc::ServerWriteReactor<Message> {
       this->Finish(grpc::Status(grpc::StatusCode::CANCELLED, "receiver is gone"));
     } else if (!header_written_) {
       WriteHeader();
-    } else if (encoder_->Next(message_.mutable_chunk())) {
+    } else if (source_.encoder->Next(message_.mutable_chunk())) {
       this->StartWrite(&message_);
     } else {
       this->Finish(grpc::Status::OK);
@@ -73,9 +72,7 @@ class TensorStream final : public grpc::ServerWriteReactor<Message> {
 
   void OnDone() override { delete this; }
 
-  const uint64_t chunk_bytes_;
-  std::shared_ptr<const Adapter> adapter_;
-  std::optional<AdapterEncoder> encoder_;
+  Source source_;
   Message message_;
   bool header_written_ = false;
 };

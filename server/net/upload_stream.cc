@@ -57,7 +57,7 @@ absl::Status UploadStream::Admit() {
   }
   WEFT_ASSIGN_OR_RETURN(const UploadTicket ticket, shared_.coordinator->BeginUpload(message_.start()));
   ticket_ = ticket.id;
-  WEFT_ASSIGN_OR_RETURN(AdapterDecoder decoder, AdapterDecoder::Create(message_.start().header(), ticket.layout));
+  WEFT_ASSIGN_OR_RETURN(UpdateDecoder decoder, UpdateDecoder::Create(message_.start().header(), ticket.expected));
   decoder_.emplace(std::move(decoder));
   return absl::OkStatus();
 }
@@ -78,18 +78,18 @@ absl::Status UploadStream::Receive() {
 
 void UploadStream::HandleEnd() {
   const bool whole = !decoder_.has_value() || decoder_->received_bytes() == decoder_->total_bytes();
-  absl::StatusOr<Adapter> adapter = Complete();
-  if (absl::IsInvalidArgument(adapter.status()) && !whole) {
-    truncated_ = adapter.status();
+  absl::StatusOr<EncodedUpdate> update = Complete();
+  if (absl::IsInvalidArgument(update.status()) && !whole) {
+    truncated_ = update.status();
     return Finish(ToGrpcStatus(*truncated_));
   }
-  if (!adapter.ok()) return End(adapter.status());
+  if (!update.ok()) return End(update.status());
   const uint64_t ticket = *ticket_;
   ticket_.reset();
-  End(shared_.coordinator->FinishUpload(ticket, *std::move(adapter)));
+  End(shared_.coordinator->FinishUpload(ticket, *std::move(update)));
 }
 
-absl::StatusOr<Adapter> UploadStream::Complete() {
+absl::StatusOr<EncodedUpdate> UploadStream::Complete() {
   if (watched_.stalled()) {
     return absl::AbortedError(absl::StrCat("upload stalled: nothing came for ",
                                            absl::FormatDuration(shared_.stalls->limit()), "; it may be sent again"));

@@ -45,7 +45,7 @@ class UploadStream final : public grpc::ServerReadReactor<proto::UploadMessage> 
 
   absl::Status Admit();
   absl::Status Receive();
-  absl::StatusOr<Adapter> Complete();
+  absl::StatusOr<EncodedUpdate> Complete();
   // Finishes with `status`; an error abandons the ticket.
   void End(const absl::Status& status);
 
@@ -53,7 +53,7 @@ class UploadStream final : public grpc::ServerReadReactor<proto::UploadMessage> 
   grpc::CallbackServerContext* const call_;
   proto::UploadMessage message_;
   std::optional<uint64_t> ticket_;
-  std::optional<AdapterDecoder> decoder_;
+  std::optional<UpdateDecoder> decoder_;
   // Set when the messages ended too early: only OnDone tells a client that ended them from a connection that broke.
   std::optional<absl::Status> truncated_;
   StallWatch::Entry watched_;

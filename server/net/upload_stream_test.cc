@@ -65,6 +65,32 @@ TEST_F(UploadStreamTest, Upload_ArrivesWhole) {
                                                       "progress 4096", "finish 1"}));
 }
 
+TEST_F(UploadStreamTest, Upload_ArrivesAsEncoded) {
+  for (const char* values : {"bf16", "f16", "int8", "int4", "topk"}) {
+    SCOPED_TRACE(values);
+    fake_.encoding.set_values(values);
+    fake_.encoding.set_density(0.25);
+    const auto update = EncodedUpdate::Encode(*fake_.adapter, fake_.encoding);
+    ASSERT_TRUE(update.ok()) << update.status();
+    UpdateEncoder encoder(*update, "", kChunkBytes);
+    header_ = encoder.Header();
+    chunks_.clear();
+    for (proto::Chunk chunk; encoder.Next(&chunk);) chunks_.push_back(chunk);
+    const grpc::Status status = Upload();
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    const Adapter decoded = update->Decode();
+    EXPECT_EQ(fake_.received(), std::vector<float>(decoded.values().begin(), decoded.values().end()));
+  }
+}
+
+TEST_F(UploadStreamTest, Upload_AnotherEncodingThanThePlansIsRefused) {
+  fake_.encoding.set_values("int8");
+  const grpc::Status status = Upload();
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(Says(status, "int8"));
+  ExpectAbandoned("INVALID_ARGUMENT");
+}
+
 TEST_F(UploadStreamTest, Upload_ACorruptedChunkIsRefused) {
   (*chunks_[2].mutable_data())[5] ^= 1;
   EXPECT_EQ(Upload().error_code(), StatusCode::INVALID_ARGUMENT);
@@ -205,6 +231,43 @@ TEST_F(UploadStreamTest, Download_ArrivesWhole) {
   ASSERT_TRUE(adapter.ok()) << adapter.status();
   EXPECT_EQ(std::vector<float>(adapter->values().begin(), adapter->values().end()), Values());
   EXPECT_EQ(fake_.events(), std::vector<std::string>{"download job-1 3"});
+}
+
+TEST_F(UploadStreamTest, Download_OfSomeRolesCarriesOnlyTheirTensors) {
+  fake_.roles = {"lora_b"};
+  grpc::ClientContext context;
+  const auto reader = federation_->Download(&context, {});
+  proto::TensorMessage message;
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_EQ(message.header().total_bytes(), 64u * 8 * 4);
+  EXPECT_EQ(message.header().layout_hash(), layout_->hash());
+  Adapter held(layout_);
+  auto decoder = StateDecoder::Create(message.header(), {.job_layout = layout_, .held = &held});
+  ASSERT_TRUE(decoder.ok()) << decoder.status();
+  while (reader->Read(&message)) ASSERT_TRUE(decoder->Add(message.chunk()).ok());
+  ASSERT_TRUE(reader->Finish().ok());
+  const auto state = (*std::move(decoder)).Finish();
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->values()[0], 0);
+  EXPECT_EQ(state->values()[8 * 64 + 5], fake_.adapter->values()[8 * 64 + 5]);
+}
+
+TEST_F(UploadStreamTest, Download_OfAStepOfTheBaseSaysHowItIsLaidOut) {
+  fake_.adapter = std::make_shared<const Adapter>(
+      *Layout::Create({{"a.base_A.weight", "base_a", {3, 64}}, {"a.base_B.weight", "base_b", {64, 3}}}));
+  grpc::ClientContext context;
+  proto::DownloadRequest request;
+  request.set_job_id("job-1");
+  request.set_round(2);
+  request.set_base_step(true);
+  const auto reader = federation_->Download(&context, request);
+  proto::TensorMessage message;
+  ASSERT_TRUE(reader->Read(&message));
+  auto decoder = StateDecoder::Create(message.header(), {.job_layout = layout_, .base_step = true});
+  ASSERT_TRUE(decoder.ok()) << decoder.status();
+  while (reader->Read(&message)) ASSERT_TRUE(decoder->Add(message.chunk()).ok());
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(fake_.events(), std::vector<std::string>{"download job-1 2 step"});
 }
 
 TEST_F(UploadStreamTest, Download_KeepsTheCoordinatorsStatus) {

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/hash.h"
+#include "adapters/codec.h"
+#include "adapters/factors.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
@@ -83,6 +84,7 @@ absl::Status FakeClient::Handle(const proto::ServerMessage& message) {
     reply.mutable_job_reply()->set_accepted(true);
     reply.mutable_job_reply()->set_layout_hash(options_.layout_hash.empty() ? message.job().layout_hash()
                                                                             : options_.layout_hash);
+    reply.mutable_job_reply()->set_max_rank(options_.max_rank);
     return Say(reply);
   }
   if (message.has_train()) return Carry(message.train());
@@ -97,52 +99,69 @@ absl::Status FakeClient::Say(const proto::ClientMessage& message) {
 }
 
 absl::Status FakeClient::Carry(const proto::Plan& plan) {
-  WEFT_ASSIGN_OR_RETURN(Adapter adapter, Train(plan));
-  const proto::UploadStart start = UploadOf(plan, adapter);
-  return Upload(start, std::move(adapter));
+  WEFT_ASSIGN_OR_RETURN(EncodedUpdate update, Train(plan));
+  const proto::UploadStart start = UploadOf(plan, update);
+  return Upload(start, std::move(update));
 }
 
-absl::StatusOr<Adapter> FakeClient::Train(const proto::Plan& plan) {
+absl::Status FakeClient::Fetch(const std::string& job_id, int64_t round) {
   proto::DownloadRequest request;
-  request.set_job_id(plan.job_id());
-  request.set_round(plan.round() - 1);
+  request.set_job_id(job_id);
+  request.set_round(round);
   request.set_client_id(options_.id);
-  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> start, coordinator_->Download(request));
-  Adapter adapter = start->Clone();
+  if (held_ != nullptr && held_job_ == job_id) request.set_have_round(held_round_);
+  WEFT_ASSIGN_OR_RETURN(const StateDownload download, coordinator_->Download(request));
+  auto state = std::make_unique<Adapter>(download.layout);
+  for (const TensorSpec& tensor : download.layout->tensors()) {
+    const bool sent = download.roles.empty() ||
+                      std::find(download.roles.begin(), download.roles.end(), tensor.role) != download.roles.end();
+    const Adapter& from = sent ? *download.state : *held_;
+    const std::span<const float> values = from.tensor(*from.layout().Find(tensor.name));
+    std::copy(values.begin(), values.end(), state->tensor(tensor).begin());
+  }
+  held_ = std::move(state);
+  held_job_ = job_id;
+  held_round_ = round;
+  downloaded_ = download.roles;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EncodedUpdate> FakeClient::Train(const proto::Plan& plan) {
+  WEFT_RETURN_IF_ERROR(Fetch(plan.job_id(), plan.round() - 1));
+  WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> sent,
+                        SentLayout(held_->layout(), {plan.roles_sent().begin(), plan.roles_sent().end()}, plan.rank()));
+  Adapter delta(std::move(sent));
   Philox random(plan.seed(), StreamId("fake_client"));
   const auto rate = static_cast<float>(plan.training().learning_rate());
-  for (float& value : adapter.values()) value += rate * (random.NextFloat() - 0.5f);
-  return adapter;
+  for (float& value : delta.values()) value = rate * (random.NextFloat() - 0.5f);
+  return EncodedUpdate::Encode(delta, plan.encoding());
 }
 
-proto::UploadStart FakeClient::UploadOf(const proto::Plan& plan, const Adapter& adapter) const {
+proto::UploadStart FakeClient::UploadOf(const proto::Plan& plan, const EncodedUpdate& update) const {
   proto::UploadStart start;
-  proto::Update& update = *start.mutable_update();
-  update.set_job_id(plan.job_id());
-  update.set_round(plan.round());
-  update.set_client_id(options_.id);
-  update.set_examples(options_.train_examples);
-  update.mutable_metrics()->set_loss(1);
-  update.mutable_metrics()->set_tokens(100);
-  update.mutable_metrics()->set_seconds(2);
-  proto::TensorHeader& header = *start.mutable_header();
-  header.set_layout_hash(adapter.layout().hash());
-  header.set_encoding("f32");
-  header.set_total_bytes(adapter.bytes().size());
-  header.set_sha256(Sha256Of(adapter.bytes().data(), adapter.bytes().size()));
+  proto::Update& facts = *start.mutable_update();
+  facts.set_job_id(plan.job_id());
+  facts.set_round(plan.round());
+  facts.set_client_id(options_.id);
+  facts.set_examples(options_.train_examples);
+  facts.set_rank(plan.rank());
+  facts.mutable_metrics()->set_loss(1);
+  facts.mutable_metrics()->set_tokens(100);
+  facts.mutable_metrics()->set_seconds(2);
+  *start.mutable_header() = UpdateEncoder(update, "", 1).Header();
   return start;
 }
 
-absl::Status FakeClient::Upload(const proto::UploadStart& start, Adapter adapter) {
+absl::Status FakeClient::Upload(const proto::UploadStart& start, EncodedUpdate update) {
   WEFT_ASSIGN_OR_RETURN(const UploadTicket ticket, coordinator_->BeginUpload(start));
-  const uint64_t bytes = adapter.bytes().size();
+  const uint64_t bytes = update.bytes().size();
   for (const uint64_t received : {bytes / 2, bytes}) {
     if (absl::Status status = coordinator_->UploadProgress(ticket.id, received); !status.ok()) {
       coordinator_->AbandonUpload(ticket.id, status);
       return status;
     }
   }
-  return coordinator_->FinishUpload(ticket.id, std::move(adapter));
+  return coordinator_->FinishUpload(ticket.id, std::move(update));
 }
 
 absl::Status FakeClient::Evaluate(const proto::EvaluationPlan& plan) {

@@ -13,8 +13,8 @@
 namespace weft::server {
 
 // A client without a process, transport or model: it speaks the whole protocol with a coordinator in the same process.
-// Its training adds values drawn from the plan's seed, so that equal plans give equal bits. Work from one thread; the
-// coordinator may push from any.
+// Its training moves every value sent by a number drawn from the plan's seed, so that equal plans give equal bits. It
+// downloads only what it lacks, and goes on from there. Work from one thread; the coordinator may push from any.
 class FakeClient {
  public:
   struct Options {
@@ -25,6 +25,7 @@ class FakeClient {
     uint64_t test_examples = 20;
     uint64_t correct = 5;          // of each evaluation
     std::string layout_hash = "";  // replied in place of its own unless empty
+    int64_t max_rank = 0;          // replied
   };
   FakeClient(Coordinator* coordinator, Options options);
   ~FakeClient();
@@ -40,9 +41,9 @@ class FakeClient {
   absl::Status Say(const proto::ClientMessage& message);
   // Trains and uploads.
   absl::Status Carry(const proto::Plan& plan);
-  absl::StatusOr<Adapter> Train(const proto::Plan& plan);
-  proto::UploadStart UploadOf(const proto::Plan& plan, const Adapter& adapter) const;
-  absl::Status Upload(const proto::UploadStart& start, Adapter adapter);
+  absl::StatusOr<EncodedUpdate> Train(const proto::Plan& plan);
+  proto::UploadStart UploadOf(const proto::Plan& plan, const EncodedUpdate& update) const;
+  absl::Status Upload(const proto::UploadStart& start, EncodedUpdate update);
   absl::Status Evaluate(const proto::EvaluationPlan& plan);
 
   Options& options() { return options_; }
@@ -53,11 +54,18 @@ class FakeClient {
   std::vector<std::string> received();
   // Outcome of the last Handle that failed.
   const absl::Status& last_error() const { return last_error_; }
+  // Roles of the last download; empty: all.
+  const std::vector<std::string>& downloaded() const { return downloaded_; }
+  // The broadcast state it holds; null before the first download.
+  const Adapter* held() const { return held_.get(); }
   // Text of the last job_ended or cancel.
   const std::string& last_reason() const { return last_reason_; }
 
  private:
   class Channel;
+
+  // Brings what is held up to the state of this round.
+  absl::Status Fetch(const std::string& job_id, int64_t round);
 
   Coordinator* const coordinator_;
   Options options_;
@@ -65,6 +73,10 @@ class FakeClient {
   proto::Welcome welcome_;
   absl::Status last_error_;
   std::string last_reason_;
+  std::unique_ptr<Adapter> held_;
+  std::string held_job_;
+  int64_t held_round_ = 0;
+  std::vector<std::string> downloaded_;
 };
 
 // Lets the clients work in turn until nobody has anything to do.

@@ -26,6 +26,9 @@ class FakeCoordinator final : public Coordinator {
   absl::Status message_answer, download_answer, begin_answer, progress_answer, finish_answer, submit_answer,
       layout_answer, status_answer, stop_answer, export_answer;
   std::shared_ptr<const Adapter> adapter;  // of Download and Export
+  std::vector<std::string> roles;          // of Download; empty: all
+  proto::EncodingConfig encoding;          // of the uploads that are expected
+  int64_t keep_components = 0;
   proto::JobState job_state = proto::RUNNING;
 
   // What happened so far, one line each.
@@ -85,27 +88,28 @@ class FakeCoordinator final : public Coordinator {
     clients_[client_id].channel = nullptr;
     Record("leave ", client_id);
   }
-  absl::StatusOr<std::shared_ptr<const Adapter>> Download(const proto::DownloadRequest& request) override {
+  absl::StatusOr<StateDownload> Download(const proto::DownloadRequest& request) override {
     MutexLock lock(mutex_);
-    Record("download ", request.job_id(), " ", request.round());
+    Record("download ", request.job_id(), " ", request.round(), request.base_step() ? " step" : "");
     if (!download_answer.ok()) return download_answer;
-    return adapter;
+    return StateDownload{adapter, adapter->layout_ptr(), layout_, roles};
   }
   absl::StatusOr<UploadTicket> BeginUpload(const proto::UploadStart& start) override {
     MutexLock lock(mutex_);
     Record("begin ", start.update().client_id());
     if (!begin_answer.ok()) return begin_answer;
-    return UploadTicket{++tickets_, layout_};
+    return UploadTicket{++tickets_, {layout_, encoding, keep_components}};
   }
   absl::Status UploadProgress(uint64_t, uint64_t bytes) override {
     MutexLock lock(mutex_);
     Record("progress ", bytes);
     return progress_answer;
   }
-  absl::Status FinishUpload(uint64_t ticket_id, Adapter adapter) override {
+  absl::Status FinishUpload(uint64_t ticket_id, EncodedUpdate update) override {
+    const Adapter values = update.Decode();
     MutexLock lock(mutex_);
     Record("finish ", ticket_id);
-    received_.emplace(adapter.values().begin(), adapter.values().end());
+    received_.emplace(values.values().begin(), values.values().end());
     return finish_answer;
   }
   void AbandonUpload(uint64_t ticket_id, const absl::Status& why) override {
