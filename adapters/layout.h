@@ -14,6 +14,9 @@
 
 namespace weft {
 
+// Roles that begin so are of tensors that no rule trains: their values start the adapter and stay.
+inline constexpr std::string_view kFixedPrefix = "fixed.";
+
 // One tensor of an adapter. Values are fp32 in memory; row-major.
 struct TensorSpec {
   std::string name;            // as in proto::TensorSpec

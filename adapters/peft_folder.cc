@@ -4,6 +4,8 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -41,9 +43,8 @@ std::string HeadModule(const Layout& layout) {
   return "";
 }
 
-absl::StatusOr<Json> MakePeftConfig(const Layout& layout, const PeftFolderOptions& options) {
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(options.adapter));
-  Json config = form->PeftConfig();
+Json MakePeftConfig(const Layout& layout, const Form& form, const PeftFolderOptions& options) {
+  Json config = form.PeftConfig();
   const std::string head = HeadModule(layout);
   config["task_type"] = "SEQ_CLS";
   config["modules_to_save"] = head.empty() ? Json() : Json::array({head});
@@ -113,10 +114,9 @@ absl::Status ReadTensors(const SafetensorsFile& file, Adapter* adapter) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::Status WritePeftFolder(const std::string& folder, const Adapter& adapter, const PeftFolderOptions& options) {
-  WEFT_ASSIGN_OR_RETURN(const Json config, MakePeftConfig(adapter.layout(), options));
+absl::Status WriteFolder(const std::string& folder, const Adapter& adapter, const Form& form,
+                         const PeftFolderOptions& options) {
+  const Json config = MakePeftConfig(adapter.layout(), form, options);
   const Json facts = {{"format", "weft-adapter"},
                       {"version", 1},
                       {"task", options.task.type()},
@@ -134,6 +134,18 @@ absl::Status WritePeftFolder(const std::string& folder, const Adapter& adapter, 
   WEFT_RETURN_IF_ERROR(WriteSafetensors(absl::StrCat(folder, "/", kTensorFile), tensors, metadata));
   WEFT_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(folder, "/", kWeftFile), Dump(facts)));
   return WriteFileAtomically(absl::StrCat(folder, "/", kConfigFile), Dump(config));
+}
+
+}  // namespace
+
+absl::Status WritePeftFolder(const std::string& folder, const Adapter& adapter, const PeftFolderOptions& options) {
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(options.adapter));
+  WEFT_ASSIGN_OR_RETURN(const std::optional<FormedAdapter> known, form->ForPeft(adapter));
+  if (!known.has_value()) return WriteFolder(folder, adapter, *form, options);
+  WEFT_RETURN_IF_ERROR(WriteFolder(absl::StrCat(folder, "/", options.adapter.form()), adapter, *form, options));
+  PeftFolderOptions as_known = options;
+  as_known.adapter = known->config;
+  return WritePeftFolder(folder, known->adapter, as_known);
 }
 
 absl::StatusOr<Adapter> ReadPeftFolder(const std::string& folder, std::shared_ptr<const Layout> layout) {

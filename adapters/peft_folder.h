@@ -24,6 +24,8 @@ struct PeftFolderOptions {
 // Writes the two files, and weft.json with what PEFT has no place for: task, label names in class order, base hash,
 // layout hash (also kept as "weft" in the metadata of the safetensors file). Makes `folder` when missing; each file by
 // rename, adapter_config.json last.
+// A form that PEFT does not know is written as one that it does (Form::ForPeft), and as itself, for a warm start, in a
+// folder of the form's name beneath.
 absl::Status WritePeftFolder(const std::string& folder, const Adapter& adapter, const PeftFolderOptions& options);
 
 // Values of a PEFT folder in `layout`'s order. NOT_FOUND: a missing folder or file. INVALID_ARGUMENT naming it: a

@@ -104,6 +104,25 @@ class PeftFolderTest : public testing::Test {
   PeftFolderOptions options_;
 };
 
+// PEFT opens the folder as plain LoRA; the form itself lies beneath.
+TEST_F(PeftFolderTest, Write_AFormThatPeftDoesNotKnowAsOneThatItDoes) {
+  const proto::AdapterConfig lora = options_.adapter;
+  options_.adapter.set_form("lora_sb");
+  options_.adapter.mutable_config()->mutable_fields()->erase("alpha");
+  const Adapter adapter = Write();
+  const auto own = ReadPeftFolder(PathOf("lora_sb"), MakeLayoutHere());
+  ASSERT_TRUE(own.ok()) << own.status();
+  EXPECT_EQ(own->ContentHash(), adapter.ContentHash());
+  EXPECT_EQ(ReadPeftConfig(PathOf("lora_sb"))->form(), "lora_sb");
+  EXPECT_EQ(ReadPeftConfig(folder_)->form(), "lora");
+  EXPECT_EQ(ReadJson("weft.json")["labels"], Json({"no", "yes"}));
+  options_.adapter = lora;
+  const auto plain = Read();
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  const TensorSpec& a = adapter.layout().tensors()[0];
+  EXPECT_TRUE(std::equal(adapter.tensor(a).begin(), adapter.tensor(a).end(), plain->values().begin()));
+}
+
 TEST_F(PeftFolderTest, Write_ReadsBackBitForBit) {
   const Adapter adapter = Write();
   const auto back = Read();

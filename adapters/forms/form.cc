@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "adapters/forms/lora/lora.h"
+#include "adapters/forms/lora_sb/lora_sb.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 
@@ -22,7 +23,8 @@ struct NamedForm {
 };
 
 // A form is a folder here and one line in this table.
-constexpr NamedForm kForms[] = {{"lora", CreateLora, "LORA", LoraFromPeft}};
+constexpr NamedForm kForms[] = {{"lora", CreateLora, "LORA", LoraFromPeft},
+                                {"lora_sb", CreateLoraSb, kLoraSbPeftType, LoraSbFromPeft}};
 
 std::string Listed(const char* NamedForm::*member) {
   std::string text;

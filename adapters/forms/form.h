@@ -2,6 +2,7 @@
 #define WEFT_ADAPTERS_FORMS_FORM_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,12 @@
 #include "proto/job.pb.h"
 
 namespace weft {
+
+// An adapter with the config of its form.
+struct FormedAdapter {
+  proto::AdapterConfig config;
+  Adapter adapter;
+};
 
 // The torch-free half of an adapter form: which tensors it adds to a base, how they start, how Hugging Face PEFT names
 // them. Stateless; one object per job. The other half is training/forms/<form>.
@@ -31,6 +38,12 @@ class Form {
   // What multiplies the tensors where they act (alpha / rank of LoRA), 1 where nothing does: values made under one
   // scale are another adapter under another.
   virtual double Scale() const = 0;
+  // Of a form that PEFT does not know: the same change of the base in one that it does. Tensors of other owners are
+  // copied. nullopt: PEFT knows the form. `adapter` is of this form.
+  virtual absl::StatusOr<std::optional<FormedAdapter>> ForPeft(const Adapter& adapter) const {
+    (void)adapter;
+    return std::nullopt;
+  }
 };
 
 // `config` is the form's own message as a Struct. INVALID_ARGUMENT: unknown form (lists the known ones), unknown key,

@@ -45,7 +45,7 @@ void ExpectRefused(const absl::Status& status, const char* why) {
 TEST(FormTest, Create_RefusesUnknownFormAndBadConfig) {
   proto::AdapterConfig config = Config();
   config.set_form("knitting");
-  ExpectRefused(CreateForm(config).status(), "no form \"knitting\"; known: lora");
+  ExpectRefused(CreateForm(config).status(), "no form \"knitting\"; known: lora, lora_sb");
   config = Config();
   (*config.mutable_config()->mutable_fields())["rank"].set_number_value(0);
   ExpectRefused(CreateForm(config).status(), "adapter.config");
@@ -122,8 +122,9 @@ TEST(FormTest, FromPeftConfig_ReadsWhatPeftConfigWrote) {
 
 TEST(FormTest, FromPeftConfig_Refuses) {
   ExpectRefused(FormFromPeftConfig(Json::parse("{", nullptr, false)).status(), "no JSON object");
-  ExpectRefused(FormFromPeftConfig(Json::object()).status(), "\"peft_type\" null; known: LORA");
-  ExpectRefused(FormFromPeftConfig({{"peft_type", "IA3"}}).status(), "\"peft_type\" \"IA3\"; known: LORA");
+  ExpectRefused(FormFromPeftConfig(Json::object()).status(), "\"peft_type\" null; known: LORA, WEFT_LORA_SB");
+  ExpectRefused(FormFromPeftConfig({{"peft_type", "IA3"}}).status(),
+                "\"peft_type\" \"IA3\"; known: LORA, WEFT_LORA_SB");
   Json peft = (*CreateForm(Config()))->PeftConfig();
   peft["r"] = 0;
   ExpectRefused(FormFromPeftConfig(peft).status(), "rank");

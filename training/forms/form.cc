@@ -3,6 +3,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "training/forms/lora/lora.h"
+#include "training/forms/lora_sb/lora_sb.h"
 
 namespace weft {
 namespace {
@@ -12,7 +13,7 @@ struct NamedForm {
   absl::StatusOr<std::unique_ptr<TorchForm>> (*create)(const google::protobuf::Struct& config);
 };
 
-constexpr NamedForm kForms[] = {{"lora", CreateTorchLora}};
+constexpr NamedForm kForms[] = {{"lora", CreateTorchLora}, {"lora_sb", CreateTorchLoraSb}};
 
 }  // namespace
 

@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "adapters/forms/lora/lora.pb.h"
+#include "adapters/forms/target_modules.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
@@ -25,47 +23,14 @@ using Json = nlohmann::json;
 constexpr char kRoleA[] = "lora_a";
 constexpr char kRoleB[] = "lora_b";
 
-// As PEFT matches a list of target_modules.
-bool Matches(const std::string& module, const std::string& target) {
-  return module == target || module.ends_with(absl::StrCat(".", target));
-}
-
-bool IsNumber(const std::string& text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
-}
-
-// Each of these names the same module in every layer: what follows the layer number.
-std::string Candidates(const BaseDescription& base) {
-  std::vector<std::string> names;
-  std::set<std::string> seen;
-  for (const LinearModule& module : base.linears) {
-    const std::vector<std::string> parts = absl::StrSplit(module.name, '.');
-    const auto number = std::find_if(parts.rbegin(), parts.rend(), IsNumber).base();
-    const auto first = number == parts.end() ? parts.begin() : number;
-    const std::string name = absl::StrJoin(first, parts.end(), ".");
-    if (seen.insert(name).second) names.push_back(name);
-  }
-  return absl::StrJoin(names, ", ");
-}
-
 class Lora : public Form {
  public:
   explicit Lora(proto::LoraConfig config) : config_(std::move(config)) {}
 
   absl::StatusOr<std::vector<TensorSpec>> Tensors(const BaseDescription& base) const override {
-    for (const std::string& target : config_.target_modules()) {
-      const bool known = std::any_of(base.linears.begin(), base.linears.end(),
-                                     [&](const LinearModule& module) { return Matches(module.name, target); });
-      if (known) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat("adapter.config.target_modules: \"", target,
-                       "\" matches no linear module of the base; there are: ", Candidates(base)));
-    }
+    WEFT_ASSIGN_OR_RETURN(const std::vector<LinearModule> modules, FindTargets(base, config_.target_modules()));
     std::vector<TensorSpec> tensors;
-    for (const LinearModule& module : base.linears) {
-      const bool wanted = std::any_of(config_.target_modules().begin(), config_.target_modules().end(),
-                                      [&](const std::string& target) { return Matches(module.name, target); });
-      if (!wanted) continue;
+    for (const LinearModule& module : modules) {
       tensors.push_back({module.name + ".lora_A.weight", kRoleA, {config_.rank(), module.in_features}});
       tensors.push_back({module.name + ".lora_B.weight", kRoleB, {module.out_features, config_.rank()}});
     }

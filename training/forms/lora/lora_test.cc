@@ -159,7 +159,8 @@ TEST_F(LoraTest, Attach_RefusesWhatDoesNotFit) {
 TEST(TorchFormTest, Create_RefusesUnknownFormAndBadConfig) {
   proto::AdapterConfig config = Config(R"({"rank": 2, "target_modules": ["query"]})");
   config.set_form("prefixx");
-  EXPECT_THAT(std::string(CreateTorchForm(config).status().message()), HasSubstr("no form \"prefixx\"; known: lora"));
+  EXPECT_THAT(std::string(CreateTorchForm(config).status().message()),
+              HasSubstr("no form \"prefixx\"; known: lora, lora_sb"));
   EXPECT_EQ(CreateTorchForm(Config(R"({"rank": 0, "target_modules": ["query"]})")).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CreateTorchForm(Config(R"({"ranc": 2, "target_modules": ["query"]})")).status().code(),
