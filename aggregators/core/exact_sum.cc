@@ -1,10 +1,15 @@
 #include "aggregators/core/exact_sum.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/hash.h"
@@ -170,10 +175,20 @@ void AddPairs(const EncodedUpdate& update, uint64_t weight, int64_t* hi, int64_t
 
 }  // namespace
 
+void ExactSum::Limbs::Free::operator()(int64_t* p) const { std::free(p); }
+
+ExactSum::Limbs::Limbs(int64_t size)
+    : data_(static_cast<int64_t*>(std::calloc(static_cast<size_t>(size), sizeof(int64_t)))) {
+  if (data_ == nullptr) throw std::bad_alloc();  // as new would
+  // In large pages where there are some: a fault for each 4 KB takes longer than folding them.
+  constexpr uintptr_t kPage = 4096;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data_.get()) + kPage - 1) / kPage * kPage;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(data_.get() + size) / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
 ExactSum::ExactSum(std::shared_ptr<const Layout> layout)
-    : layout_(std::move(layout)),
-      hi_(static_cast<size_t>(layout_->num_elements())),
-      lo_(static_cast<size_t>(layout_->num_elements())) {}
+    : layout_(std::move(layout)), hi_(layout_->num_elements()), lo_(layout_->num_elements()) {}
 
 absl::Status ExactSum::Check(const EncodedUpdate& update, uint64_t weight) const {
   if (!(update.layout() == *layout_)) {
@@ -227,7 +242,9 @@ absl::Status ExactSum::Merge(const ExactSum& other) {
   if (other.total_weight_ > kMaxTotalWeight - total_weight_) {
     return WeightsTooLarge("merge", other.total_weight_, total_weight_);
   }
-  for (size_t i = 0; i < hi_.size(); ++i) kernels::AddLimbs(other.hi_[i], other.lo_[i], &hi_[i], &lo_[i]);
+  for (int64_t i = 0; i < layout_->num_elements(); ++i) {
+    kernels::AddLimbs(other.hi_[i], other.lo_[i], hi_.data() + i, lo_.data() + i);
+  }
   total_weight_ += other.total_weight_;
   updates_ += other.updates_;
   return absl::OkStatus();
@@ -246,31 +263,25 @@ absl::StatusOr<Adapter> ExactSum::Mean(int threads) const {
   return mean;
 }
 
-double ExactSum::SumAsDouble(int64_t index) const {
-  const auto i = static_cast<size_t>(index);
-  return kernels::QuotientF64(hi_[i], lo_[i], 1);
-}
+double ExactSum::SumAsDouble(int64_t index) const { return kernels::QuotientF64(hi_[index], lo_[index], 1); }
 
 double ExactSum::MeanAsDouble(int64_t index) const {
-  const auto i = static_cast<size_t>(index);
-  return kernels::QuotientF64(hi_[i], lo_[i], total_weight_);
+  return kernels::QuotientF64(hi_[index], lo_[index], total_weight_);
 }
 
 std::string ExactSum::Save(std::string_view binding) const {
   const Header header = MakeHeader(binding, *layout_, total_weight_, updates_);
-  const size_t limbs_bytes = hi_.size() * sizeof(int64_t);
   std::string state;
-  state.reserve(sizeof(header) + (2 * limbs_bytes) + kHashBytes);
+  state.reserve(sizeof(header) + (2 * limbs_bytes()) + kHashBytes);
   state.append(reinterpret_cast<const char*>(&header), sizeof(header));
-  state.append(reinterpret_cast<const char*>(hi_.data()), limbs_bytes);
-  state.append(reinterpret_cast<const char*>(lo_.data()), limbs_bytes);
+  state.append(reinterpret_cast<const char*>(hi_.data()), limbs_bytes());
+  state.append(reinterpret_cast<const char*>(lo_.data()), limbs_bytes());
   state.append(Sha256Of(state));
   return state;
 }
 
 absl::Status ExactSum::Restore(std::string_view binding, std::string_view state) {
-  const size_t limbs_bytes = hi_.size() * sizeof(int64_t);
-  const size_t expected_bytes = sizeof(Header) + (2 * limbs_bytes) + kHashBytes;
+  const size_t expected_bytes = sizeof(Header) + (2 * limbs_bytes()) + kHashBytes;
   if (state.size() != expected_bytes) {
     return absl::DataLossError(absl::StrCat("saved sum: found ", state.size(), " bytes, expected ", expected_bytes,
                                             "; start the round again"));
@@ -283,14 +294,15 @@ absl::Status ExactSum::Restore(std::string_view binding, std::string_view state)
     return absl::DataLossError("saved sum: its checksum does not fit its bytes; start the round again");
   }
   // A checksum shows damage, not intent: a partial sum may come from another process.
-  std::vector<int64_t> hi(hi_.size());
-  std::vector<int64_t> lo(lo_.size());
-  std::memcpy(hi.data(), state.data() + sizeof(Header), limbs_bytes);
-  std::memcpy(lo.data(), state.data() + sizeof(Header) + limbs_bytes, limbs_bytes);
+  Limbs hi(layout_->num_elements());
+  Limbs lo(layout_->num_elements());
+  std::memcpy(hi.data(), state.data() + sizeof(Header), limbs_bytes());
+  std::memcpy(lo.data(), state.data() + sizeof(Header) + limbs_bytes(), limbs_bytes());
   const bool counts_fit = header.total_weight <= kMaxTotalWeight && header.updates >= 0;
   const auto most = static_cast<int64_t>(std::min(header.total_weight, kMaxTotalWeight) << 24);  // 2^16 each, in 2^-8
-  const auto fits = [](const std::vector<int64_t>& limbs, int64_t low, int64_t high) {
-    return std::all_of(limbs.begin(), limbs.end(), [&](int64_t limb) { return low <= limb && limb <= high; });
+  const auto fits = [this](const Limbs& limbs, int64_t low, int64_t high) {
+    return std::all_of(limbs.data(), limbs.data() + layout_->num_elements(),
+                       [&](int64_t limb) { return low <= limb && limb <= high; });
   };
   const bool limbs_fit = fits(hi, -most, most) && fits(lo, -kLowLimit, kLowLimit - 1);
   if (!counts_fit || !limbs_fit) {

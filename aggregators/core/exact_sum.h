@@ -1,12 +1,12 @@
 #ifndef WEFT_AGGREGATORS_CORE_EXACT_SUM_H_
 #define WEFT_AGGREGATORS_CORE_EXACT_SUM_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,8 +49,13 @@ class ExactSum {
   absl::Status Merge(const ExactSum& other);
   // The sum over the total weight, each element rounded once. FAILED_PRECONDITION when nothing was added.
   absl::StatusOr<Adapter> Mean(int threads = 1) const;
-  // Element `index` of the sum, and of the sum over the total weight, rounded once to fp64: what noise is added to.
-  // Something must have been added.
+  // Element `index` of the sum in units of 2^-64, exact: what noise is added to. Below 2^118 in magnitude.
+  __int128 SumUnits(int64_t index) const {
+    const auto i = static_cast<size_t>(index);
+    return static_cast<__int128>(hi_[i]) * (int64_t{1} << 56) + lo_[i];
+  }
+  // Element `index` of the sum, and of the sum over the total weight, rounded once to fp64. Something must have been
+  // added.
   double SumAsDouble(int64_t index) const;
   double MeanAsDouble(int64_t index) const;
 
@@ -68,9 +73,26 @@ class ExactSum {
   static int64_t MemoryBytes(const Layout& layout) { return layout.num_elements() * 16; }
 
  private:
+  // Zeros that take memory only once they are written: by the threads that fold, not by the constructor.
+  class Limbs {
+   public:
+    explicit Limbs(int64_t size);
+    int64_t* data() { return data_.get(); }
+    const int64_t* data() const { return data_.get(); }
+    int64_t operator[](int64_t i) const { return data_[static_cast<size_t>(i)]; }
+
+   private:
+    struct Free {
+      void operator()(int64_t* p) const;
+    };
+    std::unique_ptr<int64_t[], Free> data_;
+  };
+
+  size_t limbs_bytes() const { return static_cast<size_t>(layout_->num_elements()) * sizeof(int64_t); }
+
   std::shared_ptr<const Layout> layout_;
-  std::vector<int64_t> hi_;  // in layout order
-  std::vector<int64_t> lo_;
+  Limbs hi_;  // in layout order
+  Limbs lo_;
   uint64_t total_weight_ = 0;
   int64_t updates_ = 0;
 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks, printed as name=value lines. tests/bench/run.sh wire | train | demo | all; further words go to the benchmark.
+# Benchmarks, printed as name=value lines. tests/bench/run.sh wire | train | demo | fold | all; further words go to the benchmark.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 what=${1:-}
@@ -25,11 +25,17 @@ case "$what" in
     setup //cli:weft //client:weft-client //server:weft-coordinator
     "$python" tests/bench/demo.py "$@"
     ;;
+  fold)
+    setup //aggregators/core:fold_bench //aggregators/core:factored_bench
+    tests/bench/peers.sh
+    "$python" tests/bench/fold.py "$@"
+    "$python" tests/bench/factored.py
+    ;;
   all)
-    for one in wire train demo; do "$0" "$one"; done
+    for one in wire train demo fold; do "$0" "$one"; done
     ;;
   *)
-    echo "bench: found \"$what\", expected wire, train, demo or all" >&2
+    echo "bench: found \"$what\", expected wire, train, demo, fold or all" >&2
     exit 2
     ;;
 esac
