@@ -27,6 +27,8 @@ struct Facts {
   bool changes_base = false;            // its state carries steps of the base (roles base_a, base_b)
   bool takes_mixed_ranks = false;       // clients may send fewer components of the LoRA factors
   bool keeps_client_state = false;      // clients keep tensors between rounds
+  bool rebases_factors = false;         // turns the factors: what was kept per component fits the next state no longer
+  bool finishes_empty = false;          // a round without updates has a next state
   bool wraps_rule = false;              // takes `rule` of another rule in its config
   // The update of a round's only client comes back: next = start + delta, rounded once, bit for bit.
   bool returns_single_update = false;
@@ -68,7 +70,7 @@ class Aggregator {
   absl::Status Accumulate(const ClientUpdate& update) { return Accumulate(std::span(&update, 1)); }
   // Folds the other's updates into this; the other is consumed. INVALID_ARGUMENT: another rule, layout or config.
   virtual absl::Status MergeWith(Aggregator&& other) = 0;
-  // The next state. FAILED_PRECONDITION when nothing was accumulated.
+  // The next state. FAILED_PRECONDITION when nothing was accumulated, unless Facts::finishes_empty.
   virtual absl::StatusOr<Adapter> Finish() && = 0;
   // The next state when `mean`, a delta of the sent layout, stands for the round's `updates` updates: what a wrapper
   // calls in place of Accumulate and Finish. UNIMPLEMENTED unless Facts::finishes_from_mean.

@@ -118,7 +118,7 @@ Sent Bench::With(float value, size_t index, uint64_t examples) const {
 
 std::shared_ptr<const Layout> Renamed(const Layout& layout) {
   std::vector<TensorSpec> tensors = layout.tensors();
-  tensors[0].name += ".renamed";
+  for (TensorSpec& tensor : tensors) tensor.name = "renamed." + tensor.name;  // pairs of factors stay pairs
   return *Layout::Create(std::move(tensors));
 }
 

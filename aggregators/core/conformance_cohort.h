@@ -63,7 +63,7 @@ class Bench {
   uint64_t max_examples_ = 0;
 };
 
-// The layout with its first tensor under another name: as large, and another one.
+// The layout with its tensors under other names: as large, and another one.
 std::shared_ptr<const Layout> Renamed(const Layout& layout);
 // 0, 1, ..., size - 1.
 std::vector<size_t> InOrder(size_t size);

@@ -1,11 +1,15 @@
 #include "aggregators/core/inner.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "aggregators/core/registry.h"
+#include "common/hash.h"
 #include "common/status_macros.h"
 
 namespace weft::aggregators {
@@ -50,6 +54,16 @@ absl::StatusOr<Inner> FindInner(const proto::JobConfig& job, const proto::InnerR
   inner.job.mutable_aggregator()->set_name(config.name());
   *inner.job.mutable_aggregator()->mutable_config() = config.config();
   return inner;
+}
+
+std::string InnerText(const proto::InnerRuleConfig& config) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  out.SetSerializationDeterministic(true);  // the keys of a Struct come in any order elsewhere
+  config.SerializeToCodedStream(&out);
+  out.Trim();
+  return absl::StrCat(config.name(), " ", ToHex(Sha256Of(bytes)));
 }
 
 }  // namespace weft::aggregators

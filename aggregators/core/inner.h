@@ -1,6 +1,7 @@
 #ifndef WEFT_AGGREGATORS_CORE_INNER_H_
 #define WEFT_AGGREGATORS_CORE_INNER_H_
 
+#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,10 @@ enum class Need { kFinishFromMean, kCentralDp };
 // it is unknown or lacks what the wrapper needs. Its own CheckJob is the caller's to call, with `job`.
 absl::StatusOr<Inner> FindInner(const proto::JobConfig& job, const proto::InnerRuleConfig& config,
                                 std::string_view wrapper, Need need);
+
+// The inner rule and its config as text, the same for the same config in any order of keys: for
+// UpdateTerms::Options::rule of a wrapper.
+std::string InnerText(const proto::InnerRuleConfig& config);
 
 }  // namespace weft::aggregators
 

@@ -16,7 +16,7 @@ bool IsAdapterRole(std::string_view role) {
 std::vector<std::string> AdapterRoles(const Layout& layout) {
   std::vector<std::string> roles;
   for (const TensorSpec& tensor : layout.tensors()) {
-    if (!IsAdapterRole(tensor.role)) continue;
+    if (!IsAdapterRole(tensor.role) || tensor.role.starts_with(kFixedPrefix)) continue;
     if (std::find(roles.begin(), roles.end(), tensor.role) == roles.end()) roles.push_back(tensor.role);
   }
   return roles;

@@ -19,7 +19,7 @@ inline constexpr std::string_view kControlPrefix = "control.";  // SCAFFOLD's c,
 bool IsBroadcast(std::string_view role);
 // Whether tensors of this role are of the job's adapter, not of the rule.
 bool IsAdapterRole(std::string_view role);
-// Roles of the job's adapter, once each, in layout order.
+// Roles of the job's adapter that can be trained, once each, in layout order: without those that begin with "fixed.".
 std::vector<std::string> AdapterRoles(const Layout& layout);
 bool HasRole(const Layout& layout, std::string_view role);
 

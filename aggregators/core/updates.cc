@@ -36,7 +36,7 @@ absl::StatusOr<UpdateTerms> UpdateTerms::Create(const CreateOptions& create, Opt
       terms.cut_.push_back(std::move(cut));
     }
   }
-  terms.binding_ = absl::StrCat(options.rule, " round=", create.round);
+  terms.binding_ = absl::StrCat(options.rule, " round=", create.round, " state=", state.hash());
   terms.options_ = std::move(options);
   return terms;
 }

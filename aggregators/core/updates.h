@@ -38,7 +38,7 @@ class UpdateTerms {
   const std::shared_ptr<const Layout>& layout() const { return layout_; }
   // ... of the first `rank` components (0: all); nullptr for a rank that is not taken.
   std::shared_ptr<const Layout> LayoutOf(int64_t rank) const;
-  // Rule, config and round: with the layout all that parts of one sum must agree on.
+  // Rule, config, round and layout of the state: with the sent layout all that parts of one sum must agree on.
   const std::string& binding() const { return binding_; }
 
  private:
