@@ -50,7 +50,8 @@ struct Law {
 //                         Validate and Accumulate agree and the state's bytes stay the same
 //   BoundIsKept           more examples than the plan's bound count as the bound
 //   OwnUpdateBack         where Facts::returns_single_update says so
-//   EmptyFinishRefused    Finish before any update is FAILED_PRECONDITION, also after merges and restores of nothing
+//   EmptyFinishRefused    Finish before any update is FAILED_PRECONDITION, also after merges and restores of nothing;
+//                         where Facts::finishes_empty says so, it gives a finite state and the same bits each time
 std::span<const Law> Laws();
 
 // Every encoding of updates.
