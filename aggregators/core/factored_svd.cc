@@ -99,22 +99,43 @@ class ShiftedTridiagonal {
   Eigen::VectorXi swapped_;
 };
 
+// The `count` largest eigenvalues of a symmetric tridiagonal matrix, descending, to rounding relative to `size`, a
+// bound of their magnitudes: bisection on how many are above a point, which the signs of an elimination's pivots say.
+VectorXd LargestEigenvalues(const VectorXd& diagonal, const VectorXd& off, int64_t count, double size) {
+  using Eigen::ArrayXd;
+  ArrayXd low = ArrayXd::Constant(count, -size), high = ArrayXd::Constant(count, size);
+  const ArrayXd wanted = ArrayXd::LinSpaced(count, 1, static_cast<double>(count));
+  const double tiny = kEpsilon * kEpsilon * size;
+  ArrayXd middle, pivot(count), above(count);
+  for (int round = 0; round < 54; ++round) {
+    middle = (low + high) / 2;
+    pivot = diagonal[0] - middle;
+    above = (pivot > 0).cast<double>();
+    for (int64_t i = 1; i < diagonal.size(); ++i) {
+      pivot = (pivot.abs() < tiny).select(-tiny, pivot);
+      pivot = diagonal[i] - middle - off[i - 1] * off[i - 1] / pivot;
+      above += (pivot > 0).cast<double>();
+    }
+    low = (above >= wanted).select(middle, low);
+    high = (above >= wanted).select(high, middle);
+  }
+  return (low + high) / 2;
+}
+
 struct Eigenpairs {
   VectorXd values;  // descending
   Dense vectors;    // a column each
 };
 
-// The `count` largest of a symmetric matrix: Householder tridiagonalisation, all eigenvalues by QL, the wanted vectors
-// by inverse iteration, each orthogonalised against those before it. Nothing when a vector does not converge.
-std::optional<Eigenpairs> LargestEigenpairs(const Dense& matrix, int64_t count) {
+// The `count` largest of a symmetric matrix: Householder tridiagonalisation, bisection, and the vectors by inverse
+// iteration, each orthogonalised against those before it. Nothing when a vector does not converge.
+std::optional<Eigenpairs> LargestEigenpairs(const MatrixXd& matrix, int64_t count) {
   const int64_t n = matrix.rows();
   const Eigen::Tridiagonalization<MatrixXd> tridiagonal(matrix);
   const VectorXd diagonal = tridiagonal.diagonal(), off = tridiagonal.subDiagonal();
-  Eigen::SelfAdjointEigenSolver<MatrixXd> solver;
-  solver.computeFromTridiagonal(diagonal, off, Eigen::EigenvaluesOnly);
-  if (solver.info() != Eigen::Success) return std::nullopt;
-  const double size = solver.eigenvalues().cwiseAbs().maxCoeff();
-  Eigenpairs pairs = {solver.eigenvalues().reverse().head(count), {}};
+  // No row of magnitudes sums to more (Gershgorin).
+  const double size = diagonal.cwiseAbs().maxCoeff() + 2 * (n > 1 ? off.cwiseAbs().maxCoeff() : 0);
+  Eigenpairs pairs = {LargestEigenvalues(diagonal, off, count, size), {}};
   MatrixXd vectors(n, count);
   for (int64_t j = 0; j < count; ++j) {
     const ShiftedTridiagonal shifted(diagonal, off, pairs.values[j], kEpsilon * size);
@@ -138,9 +159,8 @@ std::optional<Eigenpairs> LargestEigenpairs(const Dense& matrix, int64_t count) 
 }
 
 struct Decomposition {
-  Dense a;         // [in, rank], orthonormal columns
-  Dense b;         // [out, rank], orthogonal columns
-  VectorXd sigma;  // their lengths
+  Factors factors;  // orthonormal rows of a, orthogonal columns of b
+  VectorXd sigma;   // the columns' lengths
 };
 
 // With R = [rows a_j sqrt|gamma_j|] = C Q^T for orthonormal Q, and L = [columns +-b_j sqrt|gamma_j|], D^T D = Q H Q^T
@@ -159,11 +179,13 @@ std::optional<Decomposition> ByGram(FactorStack& stack, int64_t rank) {
   const Dense gram_l = scale_b.asDiagonal() * raw_b * scale_b.asDiagonal();
 
   const Eigen::LDLT<MatrixXd> ldlt(gram_r);
-  MatrixXd lower = ldlt.matrixL();
-  lower = lower * ldlt.vectorD().cwiseMax(0).cwiseSqrt().asDiagonal();
-  const Dense c = ldlt.transpositionsP().transpose() * lower;
+  Dense c = ldlt.matrixL();
+  c *= ldlt.vectorD().cwiseMax(0).cwiseSqrt().asDiagonal();
+  c = ldlt.transpositionsP().transpose() * c;
   const Dense gram_l_c = TransposedProduct(gram_l, c);
-  const std::optional<Eigenpairs> top = LargestEigenpairs(TransposedProduct(c, gram_l_c), rank);
+  MatrixXd h(n, n);  // symmetric: the order of its values does not matter
+  kernels::SymmetricTransposedProduct(c.data(), gram_l_c.data(), n, n, h.data());
+  const std::optional<Eigenpairs> top = LargestEigenpairs(h, rank);
   if (!top || !(top->values[rank - 1] >= 1e-8 * gram_l.norm() * gram_r.norm())) return std::nullopt;
 
   Dense y = gram_l_c * top->vectors * top->values.cwiseInverse().asDiagonal();
@@ -177,9 +199,7 @@ std::optional<Decomposition> ByGram(FactorStack& stack, int64_t rank) {
 
   const Matrix w_a = ToMatrix(scale_a.asDiagonal() * (y * rotation));
   const Matrix w_b = ToMatrix(balanced.scale * (scale_b.asDiagonal() * (projected * rotation)));
-  const Matrix a = stack.CombineA(w_a), b = stack.CombineB(w_b);
-  return Decomposition{Eigen::Map<const Dense>(a.values.data(), a.rows, a.columns).transpose(),
-                       Eigen::Map<const Dense>(b.values.data(), b.rows, b.columns),
+  return Decomposition{{stack.CombineA(w_a), stack.CombineB(w_b)},
                        balanced.scale * turn.eigenvalues().reverse().cwiseMax(0).cwiseSqrt()};
 }
 
@@ -228,22 +248,23 @@ Decomposition ByQr(const FactorStack& stack, int64_t rank) {
   a.topLeftCorner(rows_r, true_rank) = core.matrixV().leftCols(true_rank);
   a.applyOnTheLeft(qr_r.householderQ());
   Complete(right * balanced.inverse_a.asDiagonal(), true_rank, &a);
-  return {a, balanced.scale * b, balanced.scale * sigma};
+  return {{ToMatrix(a.transpose()), ToMatrix(balanced.scale * b)}, balanced.scale * sigma};
 }
 
 Svd Finish(Decomposition parts, bool split) {
-  Svd svd;
+  Eigen::Map<Dense> a(parts.factors.a.values.data(), parts.factors.a.rows, parts.factors.a.columns);
+  Eigen::Map<Dense> b(parts.factors.b.values.data(), parts.factors.b.rows, parts.factors.b.columns);
+  Eigen::RowVectorXd to_b(parts.sigma.size());
   for (int64_t j = 0; j < parts.sigma.size(); ++j) {
     Eigen::Index largest;
-    parts.a.col(j).cwiseAbs().maxCoeff(&largest);
-    const double sign = parts.a(largest, j) < 0 ? -1 : 1, sigma = parts.sigma[j];
-    const double to_a = split && sigma > 0 ? std::sqrt(sigma) : 1;
-    parts.a.col(j) *= sign * to_a;
-    parts.b.col(j) *= sign / to_a;
-    svd.singular_values.push_back(sigma);
+    a.row(j).cwiseAbs().maxCoeff(&largest);
+    const double sign = a(j, largest) < 0 ? -1 : 1;
+    const double to_a = split && parts.sigma[j] > 0 ? std::sqrt(parts.sigma[j]) : 1;
+    a.row(j) *= sign * to_a;
+    to_b[j] = sign / to_a;
   }
-  svd.factors = {ToMatrix(parts.a.transpose()), ToMatrix(parts.b)};
-  return svd;
+  b *= to_b.asDiagonal();
+  return {std::move(parts.factors), {parts.sigma.begin(), parts.sigma.end()}, false};
 }
 
 }  // namespace
