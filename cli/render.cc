@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace weft::cli {
 namespace {
@@ -45,9 +46,29 @@ std::string Bar(int64_t done, int64_t total) {
   return absl::StrCat("[", std::string(full, '#'), std::string(kCells - full, '.'), "]");
 }
 
+// "epsilon 1.7100 of 8".
+std::string EpsilonOf(const proto::JobStatus& job) {
+  return absl::StrFormat("epsilon %.4f of %g", job.privacy().epsilon(), job.privacy().epsilon_budget());
+}
+
+// What is spent under which assumptions, and what is released without noise.
+std::string PrivacyLines(const proto::JobStatus& job) {
+  const proto::PrivacyStatus& privacy = job.privacy();
+  const std::string sampling = privacy.sampling_rate() < 1
+                                   ? absl::StrFormat("sampling rate %g claimed", privacy.sampling_rate())
+                                   : "no amplification by sampling claimed";
+  return absl::StrCat(
+      absl::StrFormat("privacy   %s, delta %g, noise multiplier %g, %s\n", EpsilonOf(job), privacy.delta(),
+                      privacy.noise_multiplier(), sampling),
+      privacy.unprotected().empty()
+          ? ""
+          : absl::StrCat("          shown without noise: ", absl::StrJoin(privacy.unprotected(), ", "), "\n"));
+}
+
 std::string RoundTable(const proto::JobStatus& job, int max_rounds) {
   std::vector<std::vector<std::string>> rows = {
       {"ROUND", "UPDATES", "EXAMPLES", "TRAIN LOSS", "ACCURACY", "LOSS", "SECONDS", "UP", "DOWN"}};
+  if (job.has_privacy()) rows[0].push_back("EPSILON");
   for (int i = std::max(0, job.rounds_size() - max_rounds); i < job.rounds_size(); ++i) {
     const proto::RoundStatus& round = job.rounds(i);
     rows.push_back({absl::StrCat(round.round()), absl::StrCat(round.updates(), "/", round.selected()),
@@ -56,6 +77,7 @@ std::string RoundTable(const proto::JobStatus& job, int max_rounds) {
                     round.has_loss() ? absl::StrFormat("%.4f", round.loss()) : "-",
                     absl::StrFormat("%.1f", round.train_seconds() + round.evaluation_seconds()),
                     HumanBytes(round.bytes_up()), HumanBytes(round.bytes_down())});
+    if (job.has_privacy()) rows.back().push_back(absl::StrFormat("%.4f", round.epsilon()));
   }
   return rows.size() > 1 ? Table(rows) : "";
 }
@@ -139,6 +161,7 @@ std::string JobText(const proto::JobStatus& job, int max_rounds) {
     absl::StrAppendFormat(&text, " (best %.4f in round %d)", job.best_accuracy(), job.best_round());
   }
   absl::StrAppend(&text, "\nbytes     ", BytesOf(job), "\n");
+  if (job.has_privacy()) absl::StrAppend(&text, PrivacyLines(job));
   if (!HasEnded(job.state())) absl::StrAppend(&text, "time left ", HumanSeconds(job.seconds_left()), "\n");
   return absl::StrCat(text, RoundTable(job, max_rounds));
 }
@@ -147,6 +170,7 @@ std::string JobLine(const proto::JobStatus& job) {
   std::string line = absl::StrCat(job.job_id(), " ", StateName(job.state()), " round ", RoundsOf(job));
   if (const std::string phase = PhaseOf(job); !phase.empty()) absl::StrAppend(&line, ", ", phase);
   absl::StrAppend(&line, ", accuracy ", LastAccuracy(job), ", ", BytesOf(job));
+  if (job.has_privacy()) absl::StrAppend(&line, ", ", EpsilonOf(job));
   if (!HasEnded(job.state())) absl::StrAppend(&line, ", ", HumanSeconds(job.seconds_left()), " left");
   if (!job.message().empty()) absl::StrAppend(&line, ": ", job.message());
   return line;

@@ -76,6 +76,31 @@ TEST(RenderTest, JobText_ShowsTheLatestRounds) {
   EXPECT_FALSE(absl::StrContains(text, "\n1      3/4")) << text;
 }
 
+TEST(RenderTest, JobText_SaysWhatPrivacyIsSpentAndWhatIsShownWithoutNoise) {
+  proto::JobStatus job = TestJob();
+  EXPECT_FALSE(absl::StrContains(JobText(job, 2), "EPSILON"));
+  proto::PrivacyStatus& privacy = *job.mutable_privacy();
+  privacy.set_epsilon(1.70996);
+  privacy.set_epsilon_budget(8);
+  privacy.set_delta(1e-5);
+  privacy.set_noise_multiplier(1.1);
+  privacy.set_sampling_rate(0.1);
+  privacy.add_unprotected("train_loss");
+  privacy.add_unprotected("accuracy");
+  job.mutable_rounds(0)->set_epsilon(1.25);
+  job.mutable_rounds(1)->set_epsilon(1.70996);
+  const std::string text = JobText(job, 2);
+  EXPECT_TRUE(absl::StrContains(
+      text, "privacy   epsilon 1.7100 of 8, delta 1e-05, noise multiplier 1.1, sampling rate 0.1 claimed\n"))
+      << text;
+  EXPECT_TRUE(absl::StrContains(text, "          shown without noise: train_loss, accuracy\n")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "  EPSILON\n")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "  1.2500\n")) << text;
+  EXPECT_TRUE(absl::StrContains(JobLine(job), "999 B down, epsilon 1.7100 of 8, 2m05s left")) << JobLine(job);
+  privacy.set_sampling_rate(1);
+  EXPECT_TRUE(absl::StrContains(JobText(job, 2), "no amplification by sampling claimed")) << JobText(job, 2);
+}
+
 TEST(RenderTest, JobTable_OneLineAJob) {
   proto::CoordinatorStatus status;
   EXPECT_EQ(JobTable(status), "no jobs\n");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 
@@ -65,7 +66,13 @@ std::unique_ptr<JobMachine> CoordinatorImpl::MakeMachine(const proto::JobConfig&
   options.config = config;
   options.rejoin_grace = ToDuration(options_.config.rejoin_grace());
   options.history = std::move(history);
-  if (checked.privacy.has_value()) options.privacy_rounds = checked.privacy->rounds;
+  if (checked.privacy.has_value()) {
+    options.privacy_rounds = checked.privacy->rounds;
+    // Amplification by sampling holds against those who don't know who was drawn. A cohort is journaled as it is drawn,
+    // so that a restart needs no seed.
+    std::random_device secret;
+    options.selection_seed = static_cast<uint64_t>(secret()) << 32 | secret();
+  }
   return std::make_unique<JobMachine>(std::move(options));
 }
 

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
+
 #include "server/testing/coordinator_fixture.h"
 #include "server/testing/fake_rules.h"
 
@@ -78,6 +81,48 @@ TEST_F(CoordinatorPrivacyTest, Open_ARestartForgetsNothingThatWasSpent) {
   EXPECT_THAT(JobOf(job).message(), HasSubstr("privacy budget spent"));
   KillAndReopen();
   EXPECT_EQ(JobOf(job).privacy().epsilon(), 2) << "of an ended job";
+}
+
+TEST_F(CoordinatorPrivacyTest, Job_RoundsThatDrawNobodyCountToo) {
+  proto::JobConfig config = PrivateJob(2);
+  config.mutable_selection()->set_rule("poisson");
+  config.mutable_selection()->set_rate(1e-12);
+  config.mutable_round()->set_min_updates(0);
+  config.mutable_evaluation()->set_every(0);
+  Add("a");
+  Add("b");
+  const std::string job = Submit(config);
+  Work();
+  EXPECT_EQ(JobOf(job).state(), proto::FINISHED) << JobOf(job).message();
+  ASSERT_EQ(JobOf(job).rounds_size(), 2);
+  EXPECT_EQ(JobOf(job).rounds(1).selected(), 0);
+  EXPECT_EQ(JobOf(job).rounds(1).updates(), 0);
+  EXPECT_EQ(JobOf(job).privacy().epsilon(), 2);
+  EXPECT_EQ(HashOf(job, "last"), HashOf(job, "0"));
+}
+
+TEST_F(CoordinatorPrivacyTest, Selection_IsNotThatOfTheSeedThatEverybodyKnows) {
+  proto::JobConfig config = PrivateJob(1);
+  config.mutable_selection()->set_rule("poisson");
+  config.mutable_selection()->set_rate(0.5);
+  config.mutable_round()->set_min_updates(0);
+  std::set<std::vector<std::string>> cohorts;
+  // Sixteen clients, five draws: all alike with probability 2^-64.
+  for (int draw = 0; draw < 5; ++draw) {
+    state_dir_ = base_dir_ + "/draw-" + std::to_string(draw);
+    Open();
+    config.mutable_selection()->set_min_ready(16);
+    for (int i = 0; i < 16; ++i) Add("client-" + std::to_string(i));
+    Submit(config);
+    AnswerOffers();
+    std::vector<std::string> cohort;
+    for (auto& [id, client] : clients_) {
+      const std::vector<std::string> kinds = client->received();
+      if (std::find(kinds.begin(), kinds.end(), "train") != kinds.end()) cohort.push_back(id);
+    }
+    cohorts.insert(cohort);
+  }
+  EXPECT_GT(cohorts.size(), 1u);
 }
 
 TEST_F(CoordinatorPrivacyTest, Submit_ABudgetThatNotOneRoundFitsIsRefused) {

@@ -174,6 +174,15 @@ absl::StatusOr<CheckedJob> CheckJob(proto::JobConfig config, const proto::Coordi
   WEFT_RETURN_IF_ERROR(CheckSize(*job.layout, config.encoding(), coordinator));
   WEFT_ASSIGN_OR_RETURN(job.rule, aggregators::Registry::Global().Find(config.aggregator().name()));
   WEFT_RETURN_IF_ERROR(job.rule->CheckJob(config, *job.layout));
+  if (config.round().min_updates() == 0 &&
+      !(config.selection().rule() == "poisson" && job.rule->facts().finishes_empty)) {
+    return Refused(
+        "round.min_updates is 0, but ",
+        config.selection().rule() == "poisson"
+            ? absl::StrCat("rule ", config.aggregator().name(), " makes nothing of a round without updates")
+            : absl::StrCat("only selection.rule poisson draws empty cohorts, not ", config.selection().rule()),
+        "; set it to 1 or more");
+  }
   WEFT_ASSIGN_OR_RETURN(job.privacy, CheckBudget(*job.rule, config));
   job.config = std::move(config);
   return job;

@@ -72,6 +72,14 @@ TEST(SubmitCheckTest, CheckJob_WhatCanNotWorkIsRefusedWithTheReason) {
        },
        "stop.target_accuracy needs evaluations"},
       {[](Job* job) { job->mutable_round()->mutable_progress_timeout()->set_seconds(1); }, "raise it to at least 2s"},
+      {[](Job* job) { job->mutable_round()->set_min_updates(0); },
+       "only selection.rule poisson draws empty cohorts, not all"},
+      {[](Job* job) {
+         job->mutable_round()->set_min_updates(0);
+         job->mutable_selection()->set_rule("poisson");
+         job->mutable_selection()->set_rate(0.5);
+       },
+       "rule fedavg makes nothing of a round without updates"},
       {[](Job* job) { job->mutable_encoding()->set_values("int3"); }, "encoding.values"},
       {[](Job* job) { job->mutable_encoding()->set_density(0.5); },
        "encoding.density has no effect under encoding.values f32"},

@@ -115,8 +115,8 @@ TEST(WithBaseStepsTest, RanksBeyondTheModule_AreTheProductRoundedOnce) {
   ASSERT_TRUE(merged.ok()) << merged.status();
   EXPECT_EQ(RankOf(*merged), kOut) << "min(in, out) of both modules";
   const Dense expected = DenseOf(adapter, steps);
-  // Measured 1.2e-7: entries are of magnitude below 4, rounded to fp32 once.
-  EXPECT_LT(LargestDifference(DenseOf(*merged), expected), 2.5e-7);
+  // Measured 2.9e-8: entries are of magnitude below 1, rounded to fp32 once.
+  EXPECT_LT(LargestDifference(DenseOf(*merged), expected), 6e-8);
   steps.pop_back();
   EXPECT_GT(LargestDifference(DenseOf(*merged), DenseOf(adapter, steps)), 0.01);
 }
@@ -140,7 +140,7 @@ TEST(WithBaseStepsTest, AdapterRankBeyondTheModule_Stays) {
   const auto merged = WithBaseSteps(adapter, steps);
   ASSERT_TRUE(merged.ok()) << merged.status();
   EXPECT_EQ(RankOf(*merged), 8);
-  EXPECT_LT(LargestDifference(DenseOf(*merged), DenseOf(adapter, steps)), 2.5e-7);
+  EXPECT_LT(LargestDifference(DenseOf(*merged), DenseOf(adapter, steps)), 6e-8);
 }
 
 TEST(WithBaseStepsTest, StepsThatDoNotFit_AreRefusedByName) {

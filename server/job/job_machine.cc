@@ -25,9 +25,10 @@ void Append(JobActions more, JobActions* actions) {
 }  // namespace
 
 JobMachine::JobMachine(Options options)
-    : config_(std::move(options.config)),
+    : config_(options.config),
       rejoin_grace_(options.rejoin_grace),
       privacy_rounds_(options.privacy_rounds),
+      selection_seed_(options.selection_seed.value_or(options.config.seed())),
       history_(std::move(options.history)) {}
 
 JobActions JobMachine::Start(absl::Time now) {
@@ -200,13 +201,13 @@ JobActions JobMachine::BeginRound(absl::Time now) {
     return {};
   }
   SelectionSnapshot snapshot;
-  snapshot.seed = config_.seed();
+  snapshot.seed = selection_seed_;
   snapshot.round = last_round() + 1;
   snapshot.attempt = history_.abandoned + 1;
   snapshot.min_updates = config_.round().min_updates();
   snapshot.ready = roster_.ForTraining(snapshot.round, needed);
   std::vector<std::string> cohort = SelectCohort(config_.selection(), snapshot);
-  if (cohort.empty()) {
+  if (cohort.empty() && snapshot.min_updates > 0) {
     return Abandon(absl::StrCat("selection drew fewer than ", snapshot.min_updates, " of ", snapshot.ready.size(),
                                 " ready clients; raise selection.rate or lower round.min_updates"),
                    now);

@@ -32,6 +32,8 @@ class JobMachine {
     JobHistory history;
     // Rounds that the job's privacy budget allows; none follows them. Absent: no budget.
     std::optional<int64_t> privacy_rounds;
+    // Seeds selection in place of the job's seed, which everybody may know.
+    std::optional<uint64_t> selection_seed;
   };
   // What shows that a client moves: it counts when it differs from the last one.
   struct Sign {
@@ -107,6 +109,7 @@ class JobMachine {
   const proto::JobConfig config_;
   const absl::Duration rejoin_grace_;
   const std::optional<int64_t> privacy_rounds_;
+  const uint64_t selection_seed_;
   JobHistory history_;
   Roster roster_;
   Phase phase_ = Phase::kWaiting;

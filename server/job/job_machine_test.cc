@@ -437,6 +437,40 @@ TEST_F(JobMachineTest, Poisson_HopelessRateFailsTheJobInTheEnd) {
   EXPECT_THAT(Status().message(), HasSubstr("raise selection.rate"));
 }
 
+TEST_F(JobMachineTest, Poisson_WithoutAMinimumAnEmptyCohortIsARound) {
+  proto::JobConfig config = Config(2);
+  config.mutable_selection()->set_rule("poisson");
+  config.mutable_selection()->set_rate(1e-12);
+  config.mutable_round()->set_min_updates(0);
+  StartNew(config);
+  Ready("a");
+  EXPECT_THAT(Ready("b"), ElementsAre("open 1.1", "commit 1", "evaluate a 1 rows 10", "evaluate b 1 rows 10"));
+  EXPECT_EQ(Status().rounds(0).selected(), 0);
+  EXPECT_EQ(Status().rounds(0).train_loss(), 0);
+  // As it was journaled before the commit.
+  JobHistory history;
+  history.started = clock_.Now();
+  history.open = OpenAttempt{{}, {}, clock_.Now()};
+  hold_commits_ = true;
+  JobMachine::Options options;
+  options.config = config;
+  options.history = history;
+  job_ = std::make_unique<JobMachine>(options);
+  EXPECT_THAT(Take(job_->Start(clock_.Now())), ElementsAre("commit 1"));
+}
+
+TEST_F(JobMachineTest, Poisson_WithoutAMinimumClosesWithoutThoseWhoLeft) {
+  proto::JobConfig config = Config(2);
+  config.mutable_selection()->set_rule("poisson");
+  config.mutable_selection()->set_rate(1);
+  config.mutable_round()->set_min_updates(0);
+  StartNew(config);
+  Ready("a");
+  EXPECT_THAT(Ready("b"), ElementsAre("open 1.1 a b", "train a 1", "train b 1"));
+  Take(job_->OnGone("a", clock_.Now()));
+  EXPECT_THAT(Take(job_->OnGone("b", clock_.Now())), Contains("commit 1"));
+}
+
 TEST_F(JobMachineTest, OverSelection_ClosesAtClientsAndCancelsTheRest) {
   proto::JobConfig config = Config(2);
   config.mutable_selection()->set_rule("uniform");

@@ -89,7 +89,7 @@ absl::Status Journal::LoadOpenAttempt(StoredJob* job) {
   WEFT_ASSIGN_OR_RETURN(const bool found, attempt.Step());
   if (!found) return absl::OkStatus();
   OpenAttempt& open = job->history.open.emplace();
-  open.cohort = absl::StrSplit(attempt.Bytes(0), '\n');
+  open.cohort = absl::StrSplit(attempt.Bytes(0), '\n', absl::SkipEmpty());
   open.started = absl::FromUnixMicros(attempt.Integer(1));
   Statement updates(database_.get(),
                     "SELECT client, facts, tensors, encoding FROM updates WHERE job = ? ORDER BY client");

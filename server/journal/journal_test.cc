@@ -155,6 +155,14 @@ TEST_F(JournalTest, Attempt_SurvivesAKillWithItsUpdates) {
   EXPECT_EQ(job.update_tensors.at("b").encoding, "int8");
 }
 
+TEST_F(JournalTest, Attempt_OfAnEmptyCohortSurvivesAKill) {
+  AddJob("j");
+  ASSERT_TRUE(journal_->OpenAttemptOf("j", {}, absl::FromUnixSeconds(1001), absl::FromUnixSeconds(1002)).ok());
+  const StoredJob job = LoadAfterKill().at(0);
+  ASSERT_TRUE(job.history.open.has_value());
+  EXPECT_TRUE(job.history.open->cohort.empty());
+}
+
 TEST_F(JournalTest, DropAttempt_ForgetsUpdatesAndCountsIt) {
   AddJob("j");
   OpenAttempt();

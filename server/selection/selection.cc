@@ -35,7 +35,7 @@ std::vector<std::string> DrawPoisson(const proto::SelectionConfig& config, const
     for (const std::string& client : snapshot.ready) {
       if (Philox(draw_seed, StreamId(client)).NextDouble() < config.rate()) cohort.push_back(client);
     }
-    if (!cohort.empty() && static_cast<int64_t>(cohort.size()) >= snapshot.min_updates) return cohort;
+    if (static_cast<int64_t>(cohort.size()) >= snapshot.min_updates) return cohort;
   }
   return {};
 }

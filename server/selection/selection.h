@@ -22,9 +22,10 @@ struct SelectionSnapshot {
 //   all:     every ready client.
 //   uniform: ceil(clients * over_select) without replacement, or every ready client when there are no more.
 //   poisson: each client independently with `rate`; a client's draw depends on its own id, never on who else is ready.
-//   A draw
-//            of fewer than min_updates clients could not close the round, so it is drawn again with fresh randomness
-//            (sampling conditioned on a cohort of at least min_updates), up to 1,000 times; then the cohort is empty.
+//   A
+//            draw of fewer than min_updates clients could not close the round, so it is drawn again with fresh
+//            randomness (sampling conditioned on a cohort of at least min_updates), up to 1,000 times; then the cohort
+//            is empty. With min_updates 0 every draw stands, an empty one too.
 std::vector<std::string> SelectCohort(const proto::SelectionConfig& config, const SelectionSnapshot& snapshot);
 
 // The number of updates at which a round over `cohort_size` asked clients closes: `clients` under uniform, else all of

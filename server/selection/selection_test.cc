@@ -125,6 +125,20 @@ TEST(SelectionTest, Poisson_TooFewSelectedDrawsAgain) {
   }
 }
 
+TEST(SelectionTest, Poisson_WithoutAMinimumEveryDrawStands) {
+  SelectionSnapshot snapshot = Snapshot(4);
+  snapshot.min_updates = 0;
+  int64_t empty = 0;
+  for (int round = 1; round <= 1000; ++round) {
+    snapshot.round = round;
+    empty += SelectCohort(Poisson(0.3), snapshot).empty() ? 1 : 0;
+  }
+  // 0.7^4 = 0.24 of the rounds, with a standard deviation of 13.5.
+  EXPECT_NEAR(static_cast<double>(empty), 240, 4 * 13.5);
+  snapshot.min_updates = 1;
+  EXPECT_FALSE(SelectCohort(Poisson(0.3), snapshot).empty());
+}
+
 TEST(SelectionTest, Poisson_HopelessRateGivesAnEmptyCohort) {
   EXPECT_TRUE(SelectCohort(Poisson(1e-12), Snapshot(3)).empty());
 }

@@ -130,9 +130,36 @@ class ComponentsRule : public FakeRule {
   }
 };
 
+// Holds a Mean. Without updates the state stays as it was.
+class Held : public Aggregator {
+ public:
+  Held(const CreateOptions& create, UpdateTerms terms, bool gated)
+      : state_(*create.global), gated_(gated), mean_(create, std::move(terms)) {}
+  void FillPlan(proto::Plan* plan) const override { mean_.FillPlan(plan); }
+  absl::Status Validate(const aggregators::ClientUpdate& update) const override { return mean_.Validate(update); }
+  absl::Status Accumulate(std::span<const aggregators::ClientUpdate> updates) override {
+    if (gated_) FoldGate::Global().Pass(updates.size());
+    return mean_.Accumulate(updates);
+  }
+  absl::Status MergeWith(Aggregator&& other) override { return mean_.MergeWith(std::move(other)); }
+  absl::StatusOr<Adapter> Finish() && override {
+    if (mean_.count() == 0) return state_.Clone();
+    return std::move(mean_).Finish();
+  }
+  absl::StatusOr<std::string> Save() const override { return mean_.Save(); }
+  absl::Status Restore(std::string_view state) override { return mean_.Restore(state); }
+  int64_t count() const override { return mean_.count(); }
+
+ private:
+  const Adapter& state_;
+  const bool gated_;
+  Mean mean_;
+};
+
 class PrivateRule : public FakeRule {
  public:
   std::string_view name() const override { return "fake_private"; }
+  aggregators::Facts facts() const override { return {.linear = true, .finishes_empty = true}; }
   std::optional<aggregators::PrivacySpent> Spent(const proto::JobConfig& job, int64_t rounds) const override {
     const double per_round = job.seed() == kSpendsTooMuch ? 3 : 1;
     return aggregators::PrivacySpent{.epsilon = per_round * static_cast<double>(rounds),
@@ -146,28 +173,8 @@ class PrivateRule : public FakeRule {
     WEFT_ASSIGN_OR_RETURN(
         UpdateTerms terms,
         UpdateTerms::Create(options, Terms("fake_private", aggregators::AdapterRoles(options.global->layout()))));
-    return std::make_unique<Mean>(options, std::move(terms));
+    return std::make_unique<Held>(options, std::move(terms), /*gated=*/false);
   }
-};
-
-// Holds a Mean, and passes the gate before each fold.
-class Gated : public Aggregator {
- public:
-  Gated(const CreateOptions& create, UpdateTerms terms) : mean_(create, std::move(terms)) {}
-  void FillPlan(proto::Plan* plan) const override { mean_.FillPlan(plan); }
-  absl::Status Validate(const aggregators::ClientUpdate& update) const override { return mean_.Validate(update); }
-  absl::Status Accumulate(std::span<const aggregators::ClientUpdate> updates) override {
-    FoldGate::Global().Pass(updates.size());
-    return mean_.Accumulate(updates);
-  }
-  absl::Status MergeWith(Aggregator&& other) override { return mean_.MergeWith(std::move(other)); }
-  absl::StatusOr<Adapter> Finish() && override { return std::move(mean_).Finish(); }
-  absl::StatusOr<std::string> Save() const override { return mean_.Save(); }
-  absl::Status Restore(std::string_view state) override { return mean_.Restore(state); }
-  int64_t count() const override { return mean_.count(); }
-
- private:
-  Mean mean_;
 };
 
 class GateRule : public FakeRule {
@@ -178,7 +185,7 @@ class GateRule : public FakeRule {
     WEFT_ASSIGN_OR_RETURN(
         UpdateTerms terms,
         UpdateTerms::Create(options, Terms("fake_gate", aggregators::AdapterRoles(options.global->layout()))));
-    return std::make_unique<Gated>(options, std::move(terms));
+    return std::make_unique<Held>(options, std::move(terms), /*gated=*/true);
   }
 };
 

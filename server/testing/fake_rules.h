@@ -13,7 +13,9 @@ namespace weft::server {
 // jobs. Each adds the mean of the deltas, and
 //   fake_base         makes a step of the base in each round, of as many components as the round's number;
 //   fake_alternating  sends lora_b in odd rounds and lora_a in even ones, and keeps a tensor of role server.lora_a;
-//   fake_private      spends epsilon 1 in each round of a budget of kFakeBudget, or 3 in a job of seed kSpendsTooMuch;
+//   fake_private      spends epsilon 1 in each round of a budget of kFakeBudget, or 3 in a job of seed kSpendsTooMuch,
+//   and
+//                     finishes a round without updates;
 //   fake_components   asks for 2 components of each update;
 //   fake_gate         folds only while the FoldGate is open;
 //   fake_ranks        takes mixed ranks, keeps single updates, and needs kFakeBytesPerUpdate for each.

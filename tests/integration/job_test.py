@@ -1,16 +1,17 @@
 """Jobs over gRPC with all processes real but the trainer, undisturbed and with a coordinator that is killed."""
 
+import json
 import unittest
 
-from cluster import Cluster
+from cluster import Cluster, wait_until
 
 
 class JobTest(Cluster):
-    def undisturbed(self):
+    def undisturbed(self, *overrides):
         """The exported bits of the job that the other tests disturb."""
         self.start_coordinator(state="undisturbed")
         clients = self.start_clients("abc")
-        job = self.submit(rounds=4)
+        job = self.submit(*overrides, rounds=4)
         self.assertEqual(self.watch(job)["state"], "finished")
         bits = self.export(job)
         for process in [*clients, self.processes[0]]:
@@ -36,6 +37,33 @@ class JobTest(Cluster):
         self.assertEqual(self.export(job, "best"), self.export(job, "last"))
         self.assertEqual(self.weft_json("list")["jobs"][0]["job_id"], job)
 
+    def test_each_encoding_to_the_end(self):
+        """Accuracy grows under each; what travels up is as small as the encoding says."""
+        self.start_coordinator()
+        self.start_clients("ab")
+        up = {}
+        for encoding in ("f32", "bf16", "f16", "int8", "int4", "topk"):
+            with self.subTest(encoding):
+                job = self.submit(f"encoding.values={encoding}", clients=2, rounds=3)
+                status = self.watch(job)
+                self.assertEqual(status["state"], "finished", status["message"])
+                self.assertEqual([r["updates"] for r in status["rounds"]], [2, 2, 2])
+                self.assertLess(status["rounds"][0]["accuracy"], status["rounds"][2]["accuracy"])
+                self.assertEqual(status["rounds"][1]["bytes_up"], status["rounds"][2]["bytes_up"])
+                up[encoding] = status["bytes_up"]
+        self.assertEqual(up["bf16"], up["f32"] / 2)
+        self.assertEqual(up["f16"], up["f32"] / 2)
+        self.assertLess(up["int4"], up["int8"])
+        self.assertLess(up["int8"], up["bf16"])
+        self.assertLess(up["topk"], up["f32"])
+
+    def test_job_whose_encoding_makes_no_sense_is_refused(self):
+        self.start_coordinator()
+        done = self.weft("submit", self.job_file(), "--set", "encoding.values=int8", "--set", "encoding.density=0.5", code=2)
+        self.assertIn("encoding.density", done.stderr)
+        done = self.weft("submit", self.job_file(), "--set", "privacy.secure_aggregation=true", code=2)
+        self.assertIn("not available yet", done.stderr)
+
     def test_next_job_runs_on_the_same_clients(self):
         self.start_coordinator()
         self.start_clients("ab")
@@ -57,13 +85,13 @@ class JobTest(Cluster):
         self.assertEqual(self.watch(job)["state"], "finished")
         self.assertEqual(self.export(job), bits)
 
-    def test_coordinator_killed_mid_round(self):
-        bits = self.undisturbed()
+    def killed_mid_round(self, *overrides):
+        bits = self.undisturbed(*overrides)
         self.port = None
         coordinator = self.start_coordinator()
         self.hold("c", 2)
         clients = self.start_clients("abc")
-        job = self.submit(rounds=4)
+        job = self.submit(*overrides, rounds=4)
         self.wait_until_held("c")
         # Two updates are in and journaled, the third is being trained.
         self.watch(job, until=lambda status: status["phase"] == "training" and status["phase_done"] == 2)
@@ -73,9 +101,35 @@ class JobTest(Cluster):
         self.release("c")
         status = self.watch(job)
         self.assertEqual(status["state"], "finished")
+        self.assertEqual([r["updates"] for r in status["rounds"]], [3, 3, 3, 3])
         self.assertEqual(self.export(job), bits)
         for client in clients:
             self.assertEqual(self.stop(client), 0)
+
+    def test_coordinator_killed_mid_round(self):
+        self.killed_mid_round()
+
+    def test_coordinator_killed_mid_round_with_int8_updates(self):
+        self.killed_mid_round("encoding.values=int8")
+
+    def test_rule_that_changes_the_base_reaches_late_clients_and_the_export(self):
+        """The trainer takes the steps of the base in order only, so a client that came late has asked for those it missed."""
+        self.start_coordinator()
+        self.hold("a", 3)
+        self.start_clients("ab")
+        job = self.submit("aggregator.name=flora", "round.min_updates=2", clients=2, rounds=4)
+        self.wait_until_held("a")
+        self.start_client("c")
+        wait_until("client c", lambda: (self.client_status("c") or {}).get("connected"))
+        self.release("a")
+        status = self.watch(job)
+        self.assertEqual(status["state"], "finished", status["message"])
+        self.assertEqual([r["updates"] for r in status["rounds"]], [2, 2, 2, 3])
+        self.export(job)
+        folder = self.root / f"export-{job}-last"
+        config = json.loads((folder / "adapter_config.json").read_text())
+        # The steps have more components than a 4 x 4 module has directions; alpha / rank stays 16 / 2.
+        self.assertEqual((config["r"], config["lora_alpha"]), (4, 32))
 
     def test_coordinator_stopped_by_a_signal_goes_on_later(self):
         coordinator = self.start_coordinator()

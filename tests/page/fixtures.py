@@ -69,6 +69,18 @@ def running():
                                        client(3, "training", 44, 161)])
 
 
+def private(sampling_rate=0.1):
+    """A job under central differential privacy that has spent most of its budget."""
+    status = running()
+    job_ = status["jobs"][0]
+    job_["config"]["aggregator"] = {"name": "dp", "config": {"rule": {"name": "ffa_lora"}}}
+    job_["privacy"] = {"epsilon": 6.4183, "epsilon_budget": 8, "delta": 1e-5, "noise_multiplier": 1.1, "sampling_rate": sampling_rate,
+                       "unprotected": ["updates", "examples", "train_loss", "accuracy", "loss", "evaluated_examples"]}
+    for round_ in job_["rounds"]:
+        round_["epsilon"] = 6.4183 * math.sqrt(int(round_["round"]) / 12)
+    return status
+
+
 def next_round():
     status = running()
     status["jobs"][0] = job(13, 20)
@@ -106,6 +118,7 @@ def hostile():
     status["jobs"][0].update(name=HOSTILE, message=HOSTILE, phase=HOSTILE, state="WAITING")
     status["jobs"][0]["config"]["base"]["path"] = HOSTILE
     status["jobs"][0]["config"]["aggregator"]["name"] = HOSTILE
+    status["jobs"][0]["privacy"] = {"epsilon": 1, "epsilon_budget": 8, "delta": 1e-5, "unprotected": [HOSTILE]}
     status["jobs"].append(dict(status["jobs"][0], job_id=HOSTILE))
     status["version"] = HOSTILE
     return status

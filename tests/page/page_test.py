@@ -86,6 +86,25 @@ class Page(unittest.TestCase):
         self.shoot("running-dark")
         self.assert_clean()
 
+    def test_privacy(self):
+        self.open(fixtures.running())
+        self.assertFalse(self.visible("#privacy"))
+        self.assertFalse(self.visible("#epsilon-head"))
+        self.serve(fixtures.private())
+        self.browser.wait_for("!document.querySelector('#privacy').hidden")
+        line = self.text("#privacy")
+        for part in ("epsilon 6.42 of 8 spent", "delta 0.00001", "noise multiplier 1.1", "sampling rate 0.1 claimed",
+                     "not covered: updates, examples, train_loss, accuracy, loss, evaluated_examples."):
+            self.assertIn(part, line)
+        self.assertTrue(self.visible("#epsilon-head"))
+        self.assertEqual(self.text("#rounds tbody tr td:last-child"), "6.42")
+        self.shoot("privacy-light")
+        self.browser.look(400, 860, dark=True)
+        self.shoot("privacy-narrow-dark")
+        self.serve(fixtures.private(sampling_rate=1))
+        self.browser.wait_for("document.querySelector('#privacy').textContent.includes('no amplification by sampling claimed')")
+        self.assert_clean()
+
     def test_curves(self):
         self.open(fixtures.running())
         self.assertEqual(self.browser.run("document.querySelectorAll('#accuracy-chart .series circle').length"), 12)

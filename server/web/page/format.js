@@ -29,6 +29,12 @@ export function decimal(value, digits = 3) {
   return n === null ? none : n.toFixed(digits);
 }
 
+// As it was set: 8, 0.05, 1e-5.
+export function exact(value) {
+  const n = number(value);
+  return n === null ? none : String(Number(n.toPrecision(6)));
+}
+
 export function bytes(value) {
   let n = number(value);
   if (n === null) return none;

@@ -116,6 +116,8 @@ function renderHero(job) {
   setText(byId("message"), job.message ?? "");
   show(byId("message"), (job.message ?? "") !== "");
   setClass(byId("message"), `message ${states[job.state]}`);
+  show(byId("privacy"), job.privacy !== undefined);
+  setText(byId("privacy"), job.privacy === undefined ? "" : privacyLine(job.privacy));
   setText(byId("best-key"), Number(job.best_round) > 0 ? `best so far: round ${job.best_round}` : "");
   renderCloth(job);
 }
@@ -131,7 +133,17 @@ function explanation(job) {
       ` (${f.count(job.adapter_parameters)} numbers, ${f.bytes(4 * Number(job.adapter_parameters))})` : "";
   return `${labels.length > 0 ? `The task: give each row one of ${f.plural(labels.length, "label")} (${names}). ` : ""}` +
       `The base stays frozen on every client. Each round the clients get a small ${form} adapter${rank}${size}, train it on their own ` +
-      `rows and send it back; the ${aggregator?.name ?? "aggregation"} rule combines the answers into the next one.`;
+      `rows and send back what has changed; the ${aggregator?.name ?? "aggregation"} rule combines the answers into the next one.`;
+}
+
+// What is spent, under which assumptions, and what the promise does not cover.
+function privacyLine(privacy) {
+  const rate = Number(privacy.sampling_rate);
+  const sampling = rate < 1 ? `sampling rate ${f.exact(rate)} claimed` : "no amplification by sampling claimed";
+  const bare = privacy.unprotected ?? [];
+  return `Differential privacy: epsilon ${f.decimal(privacy.epsilon, 2)} of ${f.exact(privacy.epsilon_budget)} spent, delta ` +
+      `${f.exact(privacy.delta)}, noise multiplier ${f.exact(privacy.noise_multiplier)}, ${sampling}.` +
+      `${bare.length > 0 ? ` Shown here without noise, and so not covered: ${bare.join(", ")}.` : ""}`;
 }
 
 function phaseText(job) {
@@ -263,14 +275,18 @@ function renderRounds(job) {
   const rounds = [...job?.rounds ?? []].reverse();
   show(byId("rounds-card"), rounds.length > 0);
   const shown = allRounds ? rounds : rounds.slice(0, roundsShown);
+  const hasPrivacy = job?.privacy !== undefined;
+  show(byId("epsilon-head"), hasPrivacy);
   mirror(byId("rounds").tBodies[0], shown, (r) => r.round,
-      () => cells([["th"], ...Array.from({length: 8}, () => ["td", "num"])]), (row, r) => {
+      () => cells([["th"], ...Array.from({length: 9}, () => ["td", "num"])]), (row, r) => {
         const best = r.accuracy !== undefined && r.round === job.best_round;
         setClass(row, best ? "best" : "");
         const values = [f.count(r.round) + (best ? " best" : ""), f.percent(r.accuracy), f.decimal(r.loss), f.decimal(r.train_loss),
           r.updates === r.selected ? f.count(r.updates) : `${f.count(r.updates)} of ${f.count(r.selected)}`, f.count(r.examples),
-          f.bytes(r.bytes_up), f.bytes(r.bytes_down), f.seconds(Number(r.train_seconds) + Number(r.evaluation_seconds))];
+          f.bytes(r.bytes_up), f.bytes(r.bytes_down), f.seconds(Number(r.train_seconds) + Number(r.evaluation_seconds)),
+          f.decimal(r.epsilon, 2)];
         values.forEach((text, i) => setText(row.cells[i], text));
+        show(row.cells[9], hasPrivacy);
       });
   show(byId("more"), rounds.length > roundsShown);
   setText(byId("more"), allRounds ? "Show the latest only" : `Show all ${f.count(rounds.length)} rounds`);
