@@ -131,3 +131,15 @@ def make_digits(folder, seed, label_alpha=None, clients_per_domain=1, rows=110):
         splits = {"train": (np.stack([see(images[i], domain) for i in share]), labels[share]),
                   "test": (np.stack([see(images[i], domain) for i in held_out]), labels[held_out])}
         write_client(folder / "clients" / f"client-{k:03}", splits, 10)
+
+
+def make_wide(folder, seed, clients=10):
+    """For counting bytes: an MLP of 24 hidden layers of 768 x 768, whose LoRA has the shapes of ViT-B's query and value; a few random rows."""
+    folder = pathlib.Path(folder)
+    rng = np.random.default_rng(seed)
+    sizes = [768] * 25 + [10]
+    write_base(folder / "base", [((rng.standard_normal((o, i)) * np.sqrt(2 / i)).astype(np.float32), np.zeros(o, np.float32))
+                                 for i, o in zip(sizes, sizes[1:])])
+    for k in range(clients):
+        splits = {split: (rng.standard_normal((4, 768)), rng.integers(10, size=4)) for split in ("train", "test")}
+        write_client(folder / "clients" / f"client-{k:03}", splits, 10)

@@ -20,11 +20,12 @@ ARROWS = {
     "privacy": ["adapters", "common"],
     "aggregators/core": ["adapters", "proto", "kernels", "common"],
     "aggregators/*": ["aggregators/core", "adapters", "proto", "kernels", "common"],
+    "aggregators/dp": ["aggregators/core", "privacy", "adapters", "proto", "kernels", "common"],
     "training": ["adapters", "proto", "kernels", "privacy", "common"],
     "server": ["aggregators/core", "privacy", "config", "adapters", "proto", "common"],
     "client": ["training/trainer.h", "training/data/shard.h", "privacy", "config", "adapters", "proto", "common"],
     "simulation": [
-        "server/round", "server/selection", "client", "training/trainer.h", "training/data/shard.h", "aggregators/core", "privacy", "config", "adapters", "proto", "common",
+        "server/round", "server/selection", "server/broadcast", "server/submit_check.h", "client", "training/trainer.h", "training/data/shard.h", "aggregators/core", "privacy", "config", "adapters", "proto", "common",
     ],
     "cli": ["proto", "config", "adapters", "privacy", "common"],
 }
@@ -57,7 +58,8 @@ def folder_of(path):
     parts = path.split("/")
     if parts[0] != "aggregators":
         return parts[0]
-    return "aggregators/core" if parts[1] == "core" else "aggregators/*"
+    own = "/".join(parts[:2])
+    return own if own in ARROWS else "aggregators/*"
 
 
 def is_free(path):
