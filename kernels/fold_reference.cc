@@ -62,7 +62,8 @@ uint64_t Quotient(Unsigned128 magnitude, uint64_t weight, int* exponent) {
   const bool inexact = cut || dividend % weight != 0;
 
   const int surplus = std::bit_width(quotient) - kMantissa;
-  uint64_t mantissa = quotient >> surplus;
+  // The analyzer thinks of a quotient of 0, which the scale rules out.
+  uint64_t mantissa = quotient >> surplus;  // NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult)
   const uint64_t rest = quotient - (mantissa << surplus);
   const uint64_t half = uint64_t{1} << (surplus - 1);
   if (rest > half || (rest == half && (inexact || (mantissa & 1) != 0))) ++mantissa;

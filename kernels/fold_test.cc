@@ -159,7 +159,7 @@ TEST(FoldTest, Fold_AtTheLimitOfEachPassCarriesWhatItMust) {
       OnEveryTarget([&] {
         Sum sum = start;
         Fold(FoldFormat::kF32, sources.data(), sources.size(), 64, sum.hi.data(), sum.lo.data());
-        EXPECT_EQ(sum, expected) << value;
+        EXPECT_EQ(sum, expected) << values[0];
       });
     }
   }

@@ -89,6 +89,7 @@ check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
+check fuzz tests/fuzz/run.sh 20
 check page "$python" tests/page/page_test.py bazel-bin/tests/page/page_fixture
 
 if ((all)); then
