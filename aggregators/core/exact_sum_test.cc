@@ -138,6 +138,7 @@ TEST(ExactSumTest, Mean_OfRandomTermsIsTheLongDoubleMean) {
     EXPECT_EQ(mean.values()[i], static_cast<float>(exact)) << i;
     EXPECT_EQ(sum.MeanAsDouble(static_cast<int64_t>(i)), static_cast<double>(exact)) << i;
     EXPECT_EQ(sum.SumAsDouble(static_cast<int64_t>(i)), static_cast<double>(reference[i])) << i;
+    EXPECT_EQ(std::ldexp(static_cast<long double>(sum.SumUnits(static_cast<int64_t>(i))), -64), reference[i]) << i;
   }
 }
 
