@@ -257,8 +257,10 @@ class Schema:
 def expected_rows():
     daemon, job = Schema(ROOT / "proto/daemon.proto"), Schema(ROOT / "proto/job.proto")
     lora, fedavg = Schema(ROOT / "adapters/forms/lora/lora.proto"), Schema(ROOT / "aggregators/fedavg/fedavg.proto")
+    lora_sb = Schema(ROOT / "adapters/forms/lora_sb/lora_sb.proto")
     return {"coordinator.yaml": list(daemon.rows("CoordinatorConfig")), "client.yaml": list(daemon.rows("ClientConfig")),
             "job.yaml": list(job.rows("JobConfig")), "adapter.config of lora": list(lora.rows("LoraConfig")),
+            "adapter.config of lora_sb": list(lora_sb.rows("LoraSbConfig")),
             "aggregator.config of fedavg": list(fedavg.rows("FedAvgConfig"))}
 
 

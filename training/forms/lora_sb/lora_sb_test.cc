@@ -19,8 +19,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Against the merged weight, whose sums run in another order; measured 1e-6 on values of order ten.
-constexpr double kTolerance = 2e-5;
+// Against the merged weight, whose sums run in another order; measured 3e-7.
+constexpr double kTolerance = 2e-6;
 
 std::unique_ptr<TorchForm> LoraSb(const std::string& dropout = "0") {
   proto::AdapterConfig config;
