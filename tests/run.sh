@@ -98,6 +98,10 @@ if ((all)); then
   once tsan-sees-a-race tests/sanitizers/race_is_found.sh
   once_bazel asan --config=asan //...
   once clang-tidy tests/tree/tidy.sh
+  once adding-an-aggregator "$python" tests/docs/adding_an_aggregator_test.py --scratch .weft/adding
+  once claims "$python" tests/claims/claims.py
+  once dp-table "$python" tests/claims/dp_table.py
+  once encodings tests/e2e/encodings.sh
   once demo tests/e2e/demo.sh
   once long-job tests/e2e/long_job.sh
 fi

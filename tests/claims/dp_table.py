@@ -31,7 +31,7 @@ def epsilon(noise):
 
 def search(noise):
     def make(method, lr, seed):
-        config = {"rule": RULES[method], "clip_norm": CLIP, "noise_multiplier": noise, "delta": DELTA, "clients": CLIENTS, "noise": "seeded",
+        config = {"rule": RULES[method], "clip_norm": CLIP, "noise_multiplier": noise, "epsilon_budget": 1e6, "delta": DELTA, "clients": CLIENTS, "noise": "seeded",
                   "for_tests": True}
         return {"task": task("digits", seed, clients_per_domain=20),
                 "job": job("dp", config, rounds=ROUNDS, steps=5, lr=lr, seed=seed, batch=8, selection={"rule": "poisson", "rate": RATE},

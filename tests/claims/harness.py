@@ -106,7 +106,8 @@ def run_part(part, store):
 def final(result, default=float("nan")):
     """Accuracy of the last round; nan for a run that diverged."""
     if result["status"] != "OK":
-        if "OUT_OF_RANGE" not in result["status"] and "magnitude" not in result["status"] and "2^16" not in result["status"]:
+        # A loss that is no number, or deltas so large that the coordinator refused every one.
+        if not any(sign in result["status"] for sign in ("OUT_OF_RANGE", "nothing was accumulated")):
             sys.exit(f"run {result['name']}: {result['status']}")
         return default
     return result["rounds"][-1].get("accuracy", default)
