@@ -87,6 +87,7 @@ check prepare "$python" -m unittest discover -s tests/prepare -p '*_test.py' -v
 check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py
+check rules-parity "$python" tests/golden/rules/rules_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
 check fuzz tests/fuzz/run.sh 20
