@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import ROOT, Search, job, task  # noqa: E402
 
 RULES = {"LoRA": {"name": "fedavg"}, "FFA-LoRA": {"name": "ffa_lora"}, "FedSVD": {"name": "fedsvd"}}
-NOISE = [0.01, 0.5, 1.0, 2.0]
+NOISE = [0.01, 1.0, 4.0, 16.0]
 RATES = [0.1, 0.3, 1.0, 3.0]
 SEEDS = range(5)
 CLIENTS, RATE, ROUNDS, DELTA, CLIP = 120, 0.5, 30, 1e-3, 0.3
