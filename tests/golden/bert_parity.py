@@ -1,4 +1,4 @@
-"""The trainer's encoder beside transformers + peft on real sentences: same logits, same gradients.
+"""The trainer's encoder beside transformers + peft on real sentences: same logits, same gradients. The same for form lora_sb, of the same product.
 
     .venv/bin/python tests/golden/bert_parity.py [path of model_logits]
 
@@ -70,11 +70,12 @@ def reference(model, ids, labels):
     return output.logits.detach().numpy(), gradients, {name: parameter.detach().numpy() for name, parameter in trained.items()}
 
 
-def run_weft(helper, folder, adapter, ids, labels, alpha=ALPHA, num_labels=LABELS):
+def run_weft(helper, folder, adapter, ids, labels, alpha=ALPHA, num_labels=LABELS, form="lora"):
     """Logits, and gradients by name, of the trainer's encoder with these adapter values."""
-    lora = {"rank": RANK, "alpha": alpha, "target_modules": ["query", "value"]}
+    config = {"rank": RANK, "target_modules": ["query", "value"]}
+    config |= {"alpha": alpha} if form == "lora" else {"scale": alpha / RANK}
     task = {"type": "sequence_classification", "labels": [f"label {i}" for i in range(num_labels)]}
-    job = {"job_id": "parity", "adapter": {"form": "lora", "config": lora, "head": True}, "task": task}
+    job = {"job_id": "parity", "adapter": {"form": form, "config": config, "head": True}, "task": task}
     (folder / "job.json").write_text(json.dumps(job))
     save_file(adapter, folder / "adapter.safetensors")
     save_file({
@@ -93,6 +94,22 @@ def gradient_difference(found, expected):
     if found.keys() != expected.keys():
         sys.exit(f"bert_parity: tensors differ: {sorted(found.keys() ^ expected.keys())}")
     return max((float(np.abs(found[n] - expected[n]).max() / np.abs(expected[n]).max()), n) for n in expected)
+
+
+def as_lora_sb(adapter, gradients):
+    """The same model as form lora_sb, B = Q R by QR, with the gradients that follow by the chain rule."""
+    values, expected = {}, {}
+    for name, value in adapter.items():
+        if ".lora_" not in name:
+            values[name], expected[name] = value, gradients[name]
+        elif ".lora_A." in name:
+            values[name.replace("lora_A", "lora_sb_A")], expected[name.replace("lora_A", "lora_sb_A")] = value, gradients[name]
+        else:
+            q, r = np.linalg.qr(value.astype(np.float64))
+            for part, matrix, gradient in (("lora_sb_R", r, q.T @ gradients[name]), ("lora_sb_B", q, gradients[name] @ r.T)):
+                values[name.replace("lora_B", part)] = np.ascontiguousarray(matrix, np.float32)
+                expected[name.replace("lora_B", part)] = gradient
+    return values, expected
 
 
 def main():
@@ -122,6 +139,12 @@ def main():
         found, found_gradients = run_weft(helper, folder, adapter, ids, labels, alpha=ALPHA * 1.001)
         check("perturbed_logits_max_difference", float(np.abs(found - logits).max()), LOGITS_TOLERANCE, within=False)
         check("perturbed_gradient_max_relative_difference", gradient_difference(found_gradients, gradients)[0], GRADIENT_TOLERANCE, within=False)
+        values, expected = as_lora_sb(adapter, gradients)
+        for scale, within in ((1, True), (1.001, False)):
+            found, found_gradients = run_weft(helper, folder, values, ids, labels, alpha=ALPHA * scale, form="lora_sb")
+            name = "lora_sb" if within else "perturbed_lora_sb"
+            check(f"{name}_logits_max_difference", float(np.abs(found - logits).max()), LOGITS_TOLERANCE, within)
+            check(f"{name}_gradient_max_relative_difference", gradient_difference(found_gradients, expected)[0], GRADIENT_TOLERANCE, within)
     if failures:
         sys.exit(f"bert_parity: FAILED: {', '.join(failures)}")
     print("bert_parity: passed")
