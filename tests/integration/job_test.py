@@ -132,6 +132,27 @@ class JobTest(Cluster):
         # The steps have more components than a 4 x 4 module has directions; alpha / rank stays 16 / 2.
         self.assertEqual((config["r"], config["lora_alpha"]), (4, 32))
 
+    def test_central_privacy_ends_with_its_budget(self):
+        self.start_coordinator()
+        self.start_clients("ab")
+        private = ("aggregator:\n  name: dp\n  config: {rule: {name: ffa_lora}, clip_norm: 1, noise_multiplier: 3, epsilon_budget: 2, delta: 0.01, "
+                   "clients: 2}\n")
+        job = self.submit(clients=2, rounds=200, extra=private)
+        status = self.watch(job)
+        self.assertEqual(status["state"], "finished", status["message"])
+        self.assertIn("privacy budget spent", status["message"])
+        self.assertTrue(0 < status["round"] < 200)
+        epsilons = [r["epsilon"] for r in status["rounds"]]
+        self.assertEqual(epsilons, sorted(epsilons))
+        self.assertLessEqual(epsilons[-1], 2)
+        privacy = status["privacy"]
+        self.assertEqual((privacy["epsilon"], privacy["epsilon_budget"], privacy["sampling_rate"]), (epsilons[-1], 2, 1))
+        self.assertIn("train_loss", privacy["unprotected"])
+        text = self.weft("status", job).stdout
+        self.assertIn("of 2, delta 0.01", text)
+        self.assertIn("shown without noise", text)
+        self.assertIn("epsilon_budget=2", self.log("coordinator"))
+
     def test_coordinator_stopped_by_a_signal_goes_on_later(self):
         coordinator = self.start_coordinator()
         self.hold("a", 2)
