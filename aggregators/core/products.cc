@@ -119,15 +119,6 @@ absl::StatusOr<Adapter> ProductAggregator::Combine(std::span<const KeptUpdate* c
   return next;
 }
 
-absl::Status CheckFactors(std::string_view rule, const Layout& layout) {
-  WEFT_ASSIGN_OR_RETURN(const std::vector<FactorPair> pairs, FactorPairs(layout));
-  if (!pairs.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "aggregator.name: found ", std::string(rule),
-      ", which works on the products of LoRA factors, with an adapter that has none; use adapter.form lora, or "
-      "fedavg, which takes every form"));
-}
-
 int64_t LargestRank(const Layout& layout) {
   int64_t rank = 0;
   for (const TensorSpec& spec : layout.tensors()) {

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -58,8 +57,6 @@ class ProductAggregator : public KeptAggregator {
   absl::StatusOr<Adapter> Combine(std::span<const KeptUpdate* const> updates) final;
 };
 
-// INVALID_ARGUMENT that names `rule` when the layout holds no LoRA factors, or some without a partner.
-absl::Status CheckFactors(std::string_view rule, const Layout& layout);
 // Rule::MemoryBytes of such a rule, where the step of the base has `base_rank` components in each module: kept updates,
 // decoded; the next state; the work on as many modules as there are CPUs.
 int64_t ProductMemoryBytes(const proto::JobConfig& job, const Layout& state, int64_t updates, int64_t base_rank);

@@ -12,6 +12,7 @@
 
 #include "adapters/factors.h"
 #include "adapters/forms/form.h"
+#include "aggregators/core/form_check.h"
 #include "aggregators/core/products.h"
 #include "aggregators/core/registry.h"
 #include "aggregators/core/state.h"
@@ -90,7 +91,7 @@ class FloraRule : public Rule {
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
     WEFT_ASSIGN_OR_RETURN(const proto::FloraConfig config, ReadConfig(job));
-    WEFT_RETURN_IF_ERROR(CheckFactors(kName, layout));
+    WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     WEFT_RETURN_IF_ERROR(CreateForm(job.adapter()).status());
     return CheckTotalWeight(job, config.weights());
   }

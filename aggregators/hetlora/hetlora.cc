@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "aggregators/core/form_check.h"
 #include "aggregators/core/products.h"
 #include "aggregators/core/registry.h"
 #include "aggregators/core/state.h"
@@ -87,7 +88,7 @@ class HetLoraRule : public Rule {
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
     WEFT_RETURN_IF_ERROR(ReadConfig(job).status());
-    return CheckFactors(kName, layout);
+    return CheckLoraFactors(kName, job, layout);
   }
 
   int64_t MemoryBytes(const proto::JobConfig& job, const Layout& state, int64_t updates) const override {

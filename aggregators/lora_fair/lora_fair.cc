@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aggregators/core/factored_fair.h"
+#include "aggregators/core/form_check.h"
 #include "aggregators/core/products.h"
 #include "aggregators/core/registry.h"
 #include "aggregators/core/state.h"
@@ -64,7 +65,7 @@ class LoraFairRule : public Rule {
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
     WEFT_ASSIGN_OR_RETURN(const proto::LoraFairConfig config, ReadConfig(job));
-    WEFT_RETURN_IF_ERROR(CheckFactors(kName, layout));
+    WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
 
