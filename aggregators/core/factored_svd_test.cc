@@ -45,9 +45,9 @@ TEST(TruncatedSvdTest, TruncatedSvd_IsTheDenseOne) {
       FactorStack stack = clients.Stack();
       const Svd svd = TruncatedSvd(stack, {rank, false, method});
       EXPECT_EQ(svd.by_gram, method == SvdMethod::kGram);
-      // Measured: up to 2e-14 by QR, 6e-13 by Gram.
-      EXPECT_LT(Off(Product(svd.factors), dense.best), 1e-11);
-      EXPECT_LT(Skew(svd.factors.a), 1e-11);
+      // Measured: up to 4e-14 (the dense one's own errors among them), and 7e-15.
+      EXPECT_LT(Off(Product(svd.factors), dense.best), 3e-13);
+      EXPECT_LT(Skew(svd.factors.a), 1e-13);
       for (int64_t j = 0; j < rank; ++j) {
         EXPECT_NEAR(svd.singular_values[j], dense.values[j], 1e-12 * dense.values[0]);
         EXPECT_NEAR(ToEigen(svd.factors.b).col(j).norm(), dense.values[j], 1e-12 * dense.values[0]);
@@ -59,7 +59,7 @@ TEST(TruncatedSvdTest, TruncatedSvd_IsTheDenseOne) {
       TestClients perturbed = clients;
       perturbed.clients[0].a[0] *= 1 + 1e-6f;
       FactorStack other = perturbed.Stack();
-      EXPECT_GT(Off(Product(TruncatedSvd(other, {rank, false, method}).factors), dense.best), 1e-11);
+      EXPECT_GT(Off(Product(TruncatedSvd(other, {rank, false, method}).factors), dense.best), 3e-13);
     }
   }
 }

@@ -15,8 +15,8 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-// Relative to the dense matrix's norm. Measured: 2e-16 to 7e-16.
-constexpr double kTolerance = 4e-15;
+// Relative to the dense matrix's norm. Measured: up to 3e-16.
+constexpr double kTolerance = 2e-15;
 
 double Off(const MatrixXd& found, const MatrixXd& expected) { return (found - expected).norm() / expected.norm(); }
 
