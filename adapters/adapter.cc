@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/hash.h"
+#include "common/large_pages.h"
 
 namespace weft {
 namespace {
@@ -24,6 +25,7 @@ void Adapter::Free::operator()(float* p) const { operator delete(p, kAlignment);
 
 Adapter::Adapter(std::shared_ptr<const Layout> layout)
     : layout_(std::move(layout)), data_(static_cast<float*>(operator new(layout_->size_bytes(), kAlignment))) {
+  AdviseLargePages(data_.get(), static_cast<size_t>(layout_->size_bytes()));
   std::fill_n(data_.get(), layout_->num_elements(), 0.0f);
 }
 

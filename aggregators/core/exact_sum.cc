@@ -1,7 +1,5 @@
 #include "aggregators/core/exact_sum.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstddef>
@@ -13,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/hash.h"
+#include "common/large_pages.h"
 #include "common/parallel.h"
 #include "common/status_macros.h"
 #include "kernels/fold.h"
@@ -180,11 +179,7 @@ void ExactSum::Limbs::Free::operator()(int64_t* p) const { std::free(p); }
 ExactSum::Limbs::Limbs(int64_t size)
     : data_(static_cast<int64_t*>(std::calloc(static_cast<size_t>(size), sizeof(int64_t)))) {
   if (data_ == nullptr) throw std::bad_alloc();  // as new would
-  // In large pages where there are some: a fault for each 4 KB takes longer than folding them.
-  constexpr uintptr_t kPage = 4096;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data_.get()) + kPage - 1) / kPage * kPage;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(data_.get() + size) / kPage * kPage;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  AdviseLargePages(data_.get(), static_cast<size_t>(size) * sizeof(int64_t));
 }
 
 ExactSum::ExactSum(std::shared_ptr<const Layout> layout)

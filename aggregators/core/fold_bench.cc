@@ -278,7 +278,7 @@ void RunTotal() {
   const Cohort cohort = MakeCohort(kElements, kClients, "f32");
   CheckFold(cohort);
   std::vector<double> rates;
-  for (int repeat = 0; repeat < 3; ++repeat) {
+  for (int repeat = 0; repeat < 5; ++repeat) {
     std::unique_ptr<Adapter> mean;
     const double seconds = Seconds([&] {
       ExactSum sum(cohort.updates[0].layout_ptr());

@@ -7,7 +7,7 @@ seconds=${1:-20}
 work=.weft/fuzz
 sources=(
   tests/fuzz/update_decoder_fuzz.cc
-  adapters/adapter.cc adapters/encoding.cc adapters/encoding_format.cc adapters/layout.cc adapters/update_checker.cc common/hash.cc
+  adapters/adapter.cc adapters/encoding.cc adapters/encoding_format.cc adapters/layout.cc adapters/update_checker.cc common/hash.cc common/large_pages.cc
 )
 protos=(proto/adapter proto/job proto/schema_options)
 libraries=(
