@@ -75,6 +75,7 @@ TEST_F(WorkerPlanTest, Upload_StateIsKeptOnceTheUpdateIsAccepted) {
   coordinator_.FailUpload(absl::InvalidArgumentError("not this one"));
   coordinator_.Push(plan);
   WaitForFailure();
+  EXPECT_STILL_THERE();  // the failed plan is done with: one that equals the plan under way is not begun again
   EXPECT_EQ(states_->Get("job", "a")->error, nullptr);
   coordinator_.Push(plan);
   coordinator_.WaitForUpload();
