@@ -63,7 +63,6 @@ TEST(HalfTest, ToF16_RoundsToNearestEven) {
 }
 
 TEST(HalfTest, ToBf16_RoundsToNearestEven) {
-
   ExpectNearest(0x7eff, ToBf16, FromBf16);
   EXPECT_EQ(ToBf16(std::numeric_limits<float>::max()), 0x7f80);
   EXPECT_TRUE(std::isnan(FromBf16(ToBf16(std::bit_cast<float>(0x7f800001)))));
