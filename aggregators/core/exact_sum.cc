@@ -207,6 +207,14 @@ absl::Status ExactSum::Add(const EncodedUpdate& update, uint64_t weight) {
 
 void ExactSum::AddChecked(std::span<const EncodedUpdate* const> updates, std::span<const uint64_t> weights,
                           int threads) {
+  if (updates_ == 0) {
+    // Limbs take memory at their first write. Before the fold, since clearing a large page in the midst of it drives
+    // out what was asked for early.
+    constexpr int64_t kPage = 4096 / sizeof(int64_t);
+    ParallelFor(threads, layout_->num_elements() / kPage, [&](int64_t begin, int64_t end) {
+      for (int64_t page = begin; page < end; ++page) hi_.data()[page * kPage] = lo_.data()[page * kPage] = 0;
+    });
+  }
   const std::vector<Tile> tiles = TilesOf(*layout_);
   const std::vector<Dense> groups = GroupByEncoding(updates, weights, *layout_);
   ParallelFor(threads, static_cast<int64_t>(tiles.size()), [&](int64_t begin, int64_t end) {
@@ -293,13 +301,17 @@ absl::Status ExactSum::Restore(std::string_view binding, std::string_view state)
   Limbs lo(layout_->num_elements());
   std::memcpy(hi.data(), state.data() + sizeof(Header), limbs_bytes());
   std::memcpy(lo.data(), state.data() + sizeof(Header) + limbs_bytes(), limbs_bytes());
-  const bool counts_fit = header.total_weight <= kMaxTotalWeight && header.updates >= 0;
+  // Each update has a weight of at least 1; without updates all is 0.
+  const bool counts_fit = header.total_weight <= kMaxTotalWeight && header.updates >= 0 &&
+                          static_cast<uint64_t>(header.updates) <= header.total_weight &&
+                          (header.updates > 0 || header.total_weight == 0);
   const auto most = static_cast<int64_t>(std::min(header.total_weight, kMaxTotalWeight) << 24);  // 2^16 each, in 2^-8
   const auto fits = [this](const Limbs& limbs, int64_t low, int64_t high) {
     return std::all_of(limbs.data(), limbs.data() + layout_->num_elements(),
                        [&](int64_t limb) { return low <= limb && limb <= high; });
   };
-  const bool limbs_fit = fits(hi, -most, most) && fits(lo, -kLowLimit, kLowLimit - 1);
+  const bool limbs_fit =
+      fits(hi, -most, most) && (header.updates == 0 ? fits(lo, 0, 0) : fits(lo, -kLowLimit, kLowLimit - 1));
   if (!counts_fit || !limbs_fit) {
     return absl::DataLossError("saved sum: a count or an element is out of range; start the round again");
   }

@@ -359,7 +359,14 @@ TEST(ExactSumTest, Restore_DamagedOrForeignIsDataLossAndChangesNothing) {
   refused("b", forged(8, int64_t{1} << 55), "out of range");         // a lower limb
   refused("b", forged(32, (int64_t{1} << 24) + 1), "out of range");  // a higher limb, of weight 1
   refused("b", forged(40, -1), "out of range");                      // updates
+  refused("b", forged(40, 2), "out of range");                       // more than their weight
+  refused("b", forged(40, 0), "out of range");                       // none, but of some weight
   refused("b", forged(48, int64_t{1} << 38), "out of range");        // total weight
+  const std::string nothing = ExactSum(layout).Save("b");
+  std::string bytes = nothing.substr(0, nothing.size() - 32);
+  ASSERT_EQ(other.Restore("b", nothing), absl::OkStatus());
+  bytes[bytes.size() - 1] = 1;
+  refused("b", bytes + Sha256Of(bytes), "out of range");  // no updates, but a sum
 }
 
 }  // namespace

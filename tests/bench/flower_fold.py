@@ -5,8 +5,7 @@
   aggregate           lists of arrays, all in memory (flwr.server)
   aggregate_inplace   serialised arrays, decoded one client after the other (flwr.server)
   arrayrecords        the messages of the current API, decoded (flwr.serverapp)
-Each mean is compared with one in float64. The best of five runs of each counts, as it does
-of ours.
+Each mean is compared with one in float64. The best of five runs of each counts, as of ours.
 """
 
 import sys
