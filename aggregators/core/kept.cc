@@ -49,13 +49,8 @@ absl::Status KeptAggregator::Accumulate(std::span<const ClientUpdate> updates) {
     }
   }
   for (const ClientUpdate& update : updates) {
-    const std::span<const std::byte> bytes = update.tensors.bytes();
-    WEFT_ASSIGN_OR_RETURN(
-        EncodedUpdate copy,
-        EncodedUpdate::FromBytes(update.tensors.layout_ptr(), update.tensors.encoding(),
-                                 std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size())));
     std::string id(update.client_id);
-    KeptUpdate kept{id, terms_.Weight(update), update.rank, std::move(copy)};
+    KeptUpdate kept{id, terms_.Weight(update), update.rank, update.tensors.Clone()};
     updates_.emplace(std::move(id), std::move(kept));
   }
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "aggregators/core/state.h"
 #include "common/status_macros.h"
 
 namespace weft::aggregators {
@@ -45,9 +46,11 @@ absl::Status LinearAggregator::MergeWith(Aggregator&& other) {
 }
 
 absl::StatusOr<Adapter> LinearAggregator::Finish() && {
-  WEFT_ASSIGN_OR_RETURN(const Adapter mean, sum_.Mean());
+  WEFT_ASSIGN_OR_RETURN(const Adapter mean, sum_.Mean(threads_));
   return Next(mean, sum_.updates());
 }
+
+absl::StatusOr<Adapter> LinearAggregator::Next(const Adapter& mean, int64_t) { return Plus(state_, mean); }
 
 absl::StatusOr<std::string> LinearAggregator::Save() const { return sum_.Save(terms_.binding()); }
 

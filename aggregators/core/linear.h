@@ -12,7 +12,8 @@
 namespace weft::aggregators {
 
 // A rule that touches updates only through the weighted mean of their deltas: sums exactly, in 16 bytes per element
-// however many clients there are. A rule derives from it and says what the mean makes of the state.
+// however many clients there are. By itself it adds the mean to the state; a rule that makes something else of it
+// derives.
 class LinearAggregator : public Aggregator {
  public:
   LinearAggregator(const CreateOptions& create, UpdateTerms terms);
@@ -32,8 +33,8 @@ class LinearAggregator : public Aggregator {
   static int64_t MemoryBytes(const Layout& state) { return state.num_elements() * (16 + 4 + 4); }
 
  protected:
-  // The next state, where `mean` is the mean delta, of the sent layout.
-  virtual absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t updates) = 0;
+  // The next state, where `mean` is the mean delta, of the sent layout. Default: it is added to the state.
+  virtual absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t updates);
 
   const Adapter& state() const { return state_; }
   const UpdateTerms& terms() const { return terms_; }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "aggregators/core/aggregator.h"
 #include "aggregators/core/core.pb.h"
+#include "proto/schema.h"
 
 namespace weft::aggregators {
 
@@ -47,6 +48,16 @@ class UpdateTerms {
   std::vector<std::shared_ptr<const Layout>> cut_;  // by rank - 1, where mixed ranks are taken
   std::string binding_;
 };
+
+// A rule's own config out of the job, with defaults. INVALID_ARGUMENT naming the key ("aggregator.config.mu").
+template <typename Config>
+absl::StatusOr<Config> ReadConfig(const proto::JobConfig& job) {
+  Config config;
+  if (absl::Status read = proto::FromStruct(job.aggregator().config(), "aggregator.config", &config); !read.ok()) {
+    return read;
+  }
+  return config;
+}
 
 // A rule's name and config as text, for UpdateTerms::Options::rule. The config must hold no map field.
 std::string RuleText(std::string_view name, const google::protobuf::Message& config);

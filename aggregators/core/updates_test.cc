@@ -15,15 +15,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Adds the mean.
-class Averaging : public LinearAggregator {
- public:
-  using LinearAggregator::LinearAggregator;
-
- private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-};
-
 // Tells in which order, of which rank and weight it was given the updates.
 class Telling : public KeptAggregator {
  public:
@@ -122,7 +113,7 @@ TEST_F(UpdatesTest, Linear_GroupWhoseWeightsDoNotFitTogetherLeavesNoTrace) {
   UpdateTerms::Options options{.rule = "rule"};
   options.weights.set_max_examples(536'870'911);
   options.roles_trained = options.roles_sent = {"head"};
-  Averaging rule({.global = &state_}, *UpdateTerms::Create({.global = &state_}, options));
+  LinearAggregator rule({.global = &state_}, *UpdateTerms::Create({.global = &state_}, options));
   const Adapter delta(*SentLayout(state_.layout(), {"head"}, 0));
   const EncodedUpdate view = EncodedUpdate::View(delta);
   // 2^38 - 1 holds 512 of the largest weights, and no more.

@@ -6,10 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "aggregators/core/exact_sum.h"
 #include "aggregators/core/seeded_noise.h"
+#include "aggregators/core/updates.h"
 #include "common/status_macros.h"
 #include "privacy/accountant/rdp.h"
 #include "privacy/noise/gaussian.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
@@ -108,7 +108,7 @@ absl::Status CheckRange(const DpTerms& terms) {
 
 absl::StatusOr<DpTerms> DpTerms::Read(const proto::JobConfig& job) {
   DpTerms terms;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &terms.config));
+  WEFT_ASSIGN_OR_RETURN(terms.config, ReadConfig<proto::DpConfig>(job));
   WEFT_RETURN_IF_ERROR(CheckConfig(terms.config));
   if (terms.config.weights().by() == "bounded") terms.largest_weight = terms.config.weights().max_examples();
   WEFT_RETURN_IF_ERROR(ReadSelection(job, &terms));

@@ -15,27 +15,12 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fed_sb/fed_sb.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fed_sb";
 constexpr char kRoleR[] = "lora_r";
-
-absl::StatusOr<proto::FedSbConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedSbConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
-
-class FedSb : public LinearAggregator {
- public:
-  using LinearAggregator::LinearAggregator;
-
- private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-};
 
 class FedSbRule : public Rule {
  public:
@@ -50,7 +35,7 @@ class FedSbRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSbConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSbConfig config, ReadConfig<proto::FedSbConfig>(job));
     if (!HasRole(layout, kRoleR)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "aggregator.name: found fed_sb with adapter.form ", job.adapter().form(), ", whose tensors have roles ",
@@ -67,13 +52,13 @@ class FedSbRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSbConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSbConfig config, ReadConfig<proto::FedSbConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),
                                                                            .roles_trained = roles,
                                                                            .roles_sent = roles}));
-    return std::make_unique<FedSb>(options, std::move(terms));
+    return std::make_unique<LinearAggregator>(options, std::move(terms));
   }
 };
 

@@ -13,26 +13,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedavg/fedavg.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedavg";
-
-absl::StatusOr<proto::FedAvgConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedAvgConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
-
-class FedAvg : public LinearAggregator {
- public:
-  using LinearAggregator::LinearAggregator;
-
- private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-};
 
 class FedAvgRule : public Rule {
  public:
@@ -47,7 +32,7 @@ class FedAvgRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout&) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedAvgConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedAvgConfig config, ReadConfig<proto::FedAvgConfig>(job));
     return CheckTotalWeight(job, config.weights());
   }
 
@@ -57,13 +42,13 @@ class FedAvgRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedAvgConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedAvgConfig config, ReadConfig<proto::FedAvgConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),
                                                                            .roles_trained = roles,
                                                                            .roles_sent = roles}));
-    return std::make_unique<FedAvg>(options, std::move(terms));
+    return std::make_unique<LinearAggregator>(options, std::move(terms));
   }
 };
 

@@ -17,18 +17,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedex_lora/fedex_lora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedex_lora";
-
-absl::StatusOr<proto::FedExLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedExLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class FedExLora : public ProductAggregator {
  public:
@@ -87,7 +80,7 @@ class FedExLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedExLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedExLoraConfig config, ReadConfig<proto::FedExLoraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -95,14 +88,14 @@ class FedExLoraRule : public Rule {
   int64_t MemoryBytes(const proto::JobConfig& job, const Layout& state, int64_t updates) const override {
     // No more of one module than its smaller side, which this bound passes over.
     int64_t rank = std::max<int64_t>(1, (updates - 1) * LargestRank(state));
-    const absl::StatusOr<proto::FedExLoraConfig> config = ReadConfig(job);
+    const absl::StatusOr<proto::FedExLoraConfig> config = ReadConfig<proto::FedExLoraConfig>(job);
     if (config.ok() && config->residual_rank() > 0) rank = std::min(rank, config->residual_rank());
     return ProductMemoryBytes(job, state, updates, rank);
   }
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedExLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedExLoraConfig config, ReadConfig<proto::FedExLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),

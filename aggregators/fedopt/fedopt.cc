@@ -26,19 +26,12 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedopt/fedopt.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedopt";
 constexpr char kFirst[] = "server.m.", kSecond[] = "server.v.";
-
-absl::StatusOr<proto::FedOptConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedOptConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 bool IsAdaptive(const proto::FedOptConfig& config) { return config.optimizer() != "momentum"; }
 
@@ -147,13 +140,13 @@ class FedOptRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedOptConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedOptConfig config, ReadConfig<proto::FedOptConfig>(job));
     WEFT_ASSIGN_OR_RETURN(const Inner inner, FindInnerOf(job, config));
     return CheckInner(config, inner, layout);
   }
 
   absl::StatusOr<Adapter> InitialState(const proto::JobConfig& job, Adapter initial) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedOptConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedOptConfig config, ReadConfig<proto::FedOptConfig>(job));
     WEFT_ASSIGN_OR_RETURN(const Inner inner, FindInnerOf(job, config));
     WEFT_ASSIGN_OR_RETURN(Adapter state, inner.rule->InitialState(inner.job, std::move(initial)));
     WEFT_ASSIGN_OR_RETURN(const auto trained, SentLayout(state.layout(), AdapterRoles(state.layout()), 0));
@@ -168,7 +161,7 @@ class FedOptRule : public Rule {
 
   // The sum; moments and step; what the rule inside holds.
   int64_t MemoryBytes(const proto::JobConfig& job, const Layout& state, int64_t) const override {
-    const absl::StatusOr<proto::FedOptConfig> config = ReadConfig(job);
+    const absl::StatusOr<proto::FedOptConfig> config = ReadConfig<proto::FedOptConfig>(job);
     const absl::StatusOr<Inner> inner = config.ok() ? FindInnerOf(job, *config) : config.status();
     const int64_t inside = inner.ok() ? inner->rule->MemoryBytes(inner->job, state, 1) : 0;
     return LinearAggregator::MemoryBytes(state) + (2 * state.size_bytes()) + inside;
@@ -176,7 +169,7 @@ class FedOptRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::FedOptConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::FedOptConfig config, ReadConfig<proto::FedOptConfig>(job));
     WEFT_ASSIGN_OR_RETURN(const Inner inner, FindInnerOf(job, config));
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Aggregator> aggregator, inner.rule->Create(inner.job, options));
     proto::Plan plan;

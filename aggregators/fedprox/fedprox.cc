@@ -12,18 +12,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedprox/fedprox.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedprox";
-
-absl::StatusOr<proto::FedProxConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedProxConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class FedProx : public LinearAggregator {
  public:
@@ -36,8 +29,6 @@ class FedProx : public LinearAggregator {
   }
 
  private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-
   const double mu_;
 };
 
@@ -54,7 +45,7 @@ class FedProxRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout&) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedProxConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedProxConfig config, ReadConfig<proto::FedProxConfig>(job));
     return CheckTotalWeight(job, config.weights());
   }
 
@@ -64,7 +55,7 @@ class FedProxRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedProxConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedProxConfig config, ReadConfig<proto::FedProxConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),

@@ -14,19 +14,12 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedsa_lora/fedsa_lora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedsa_lora";
 constexpr char kRoleHead[] = "head";
-
-absl::StatusOr<proto::FedSaLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedSaLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class FedSaLora : public LinearAggregator {
  public:
@@ -40,8 +33,6 @@ class FedSaLora : public LinearAggregator {
   }
 
  private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-
   const std::vector<std::string> roles_local_;
 };
 
@@ -59,7 +50,7 @@ class FedSaLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSaLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSaLoraConfig config, ReadConfig<proto::FedSaLoraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -70,7 +61,7 @@ class FedSaLoraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSaLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSaLoraConfig config, ReadConfig<proto::FedSaLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     std::vector<std::string> sent, local;
     for (const std::string& role : roles) {

@@ -19,18 +19,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/fedsvd/fedsvd.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "fedsvd";
-
-absl::StatusOr<proto::FedSvdConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FedSvdConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 // One module: A becomes orthonormal, B A stays.
 absl::Status Orthonormalise(const FactorPair& pair, Adapter* state) {
@@ -77,7 +70,7 @@ class FedSvdRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSvdConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSvdConfig config, ReadConfig<proto::FedSvdConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     WEFT_RETURN_IF_ERROR(CheckTotalWeight(job, config.weights()));
     WEFT_ASSIGN_OR_RETURN(const std::vector<FactorPair> pairs, FactorPairs(layout));
@@ -110,7 +103,7 @@ class FedSvdRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FedSvdConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FedSvdConfig config, ReadConfig<proto::FedSvdConfig>(job));
     const std::vector<std::string> roles = AdapterRolesWithout(options.global->layout(), kRoleLoraA);
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),

@@ -14,26 +14,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/ffa_lora/ffa_lora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "ffa_lora";
-
-absl::StatusOr<proto::FfaLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FfaLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
-
-class FfaLora : public LinearAggregator {
- public:
-  using LinearAggregator::LinearAggregator;
-
- private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-};
 
 class FfaLoraRule : public Rule {
  public:
@@ -48,7 +33,7 @@ class FfaLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FfaLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FfaLoraConfig config, ReadConfig<proto::FfaLoraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -59,13 +44,13 @@ class FfaLoraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FfaLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FfaLoraConfig config, ReadConfig<proto::FfaLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRolesWithout(options.global->layout(), kRoleLoraA);
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),
                                                                            .roles_trained = roles,
                                                                            .roles_sent = roles}));
-    return std::make_unique<FfaLora>(options, std::move(terms));
+    return std::make_unique<LinearAggregator>(options, std::move(terms));
   }
 };
 

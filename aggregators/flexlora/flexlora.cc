@@ -16,18 +16,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/flexlora/flexlora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "flexlora";
-
-absl::StatusOr<proto::FlexLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FlexLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class FlexLora : public ProductAggregator {
  public:
@@ -55,7 +48,7 @@ class FlexLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FlexLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FlexLoraConfig config, ReadConfig<proto::FlexLoraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -66,7 +59,7 @@ class FlexLoraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FlexLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FlexLoraConfig config, ReadConfig<proto::FlexLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),

@@ -19,18 +19,11 @@
 #include "aggregators/flora/flora.pb.h"
 #include "common/random.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "flora";
-
-absl::StatusOr<proto::FloraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::FloraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 // What `round` starts from.
 uint64_t FreshSeed(uint64_t job_seed, int64_t round) {
@@ -90,7 +83,7 @@ class FloraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FloraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FloraConfig config, ReadConfig<proto::FloraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     WEFT_RETURN_IF_ERROR(CreateForm(job.adapter()).status());
     return CheckTotalWeight(job, config.weights());
@@ -102,7 +95,7 @@ class FloraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::FloraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::FloraConfig config, ReadConfig<proto::FloraConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Form> form, CreateForm(job.adapter()));
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),

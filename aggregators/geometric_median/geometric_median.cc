@@ -15,18 +15,11 @@
 #include "aggregators/geometric_median/geometric_median.pb.h"
 #include "common/parallel.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "geometric_median";
-
-absl::StatusOr<proto::GeometricMedianConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::GeometricMedianConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class GeometricMedian : public RobustAggregator {
  public:
@@ -99,7 +92,7 @@ class GeometricMedianRule : public RobustRule {
 
  private:
   absl::StatusOr<RobustConfig> Read(const proto::JobConfig& job) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::GeometricMedianConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::GeometricMedianConfig config, ReadConfig<proto::GeometricMedianConfig>(job));
     RobustConfig robust;
     robust.rule = config.rule();
     config.clear_rule();
@@ -109,7 +102,7 @@ class GeometricMedianRule : public RobustRule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Make(const proto::JobConfig& job, const CreateOptions& create,
                                                    RobustParts parts) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::GeometricMedianConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::GeometricMedianConfig config, ReadConfig<proto::GeometricMedianConfig>(job));
     return std::make_unique<GeometricMedian>(create, std::move(parts), std::move(config));
   }
 };

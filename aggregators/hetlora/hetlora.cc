@@ -17,18 +17,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/hetlora/hetlora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "hetlora";
-
-absl::StatusOr<proto::HetLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::HetLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class HetLora : public ProductAggregator {
  public:
@@ -87,7 +80,7 @@ class HetLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_RETURN_IF_ERROR(ReadConfig(job).status());
+    WEFT_RETURN_IF_ERROR(ReadConfig<proto::HetLoraConfig>(job).status());
     return CheckLoraFactors(kName, job, layout);
   }
 
@@ -97,7 +90,7 @@ class HetLoraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::HetLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::HetLoraConfig config, ReadConfig<proto::HetLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     proto::WeightsConfig alike;  // examples do not count
     alike.set_by("uniform");

@@ -19,18 +19,11 @@
 #include "aggregators/core/robust.h"
 #include "aggregators/krum/krum.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "krum";
-
-absl::StatusOr<proto::KrumConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::KrumConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 // The fewest updates of a round.
 int64_t Fewest(const proto::KrumConfig& config) { return std::max((2 * config.f()) + 3, config.m() + config.f()); }
@@ -161,7 +154,7 @@ class KrumRule : public RobustRule {
 
  private:
   absl::StatusOr<RobustConfig> Read(const proto::JobConfig& job) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::KrumConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::KrumConfig config, ReadConfig<proto::KrumConfig>(job));
     RobustConfig robust;
     robust.rule = config.rule();
     config.clear_rule();
@@ -170,7 +163,7 @@ class KrumRule : public RobustRule {
   }
 
   absl::Status CheckMore(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::KrumConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::KrumConfig config, ReadConfig<proto::KrumConfig>(job));
     const int64_t fewest = Fewest(config);
     if (job.selection().has_clients() && job.selection().clients() < fewest) {
       return absl::InvalidArgumentError(absl::StrCat("selection.clients: found ", job.selection().clients(),
@@ -193,7 +186,7 @@ class KrumRule : public RobustRule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Make(const proto::JobConfig& job, const CreateOptions& create,
                                                    RobustParts parts) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::KrumConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::KrumConfig config, ReadConfig<proto::KrumConfig>(job));
     return std::make_unique<Krum>(create, std::move(parts), std::move(config));
   }
 };

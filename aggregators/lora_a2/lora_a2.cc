@@ -17,18 +17,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/lora_a2/lora_a2.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "lora_a2";
-
-absl::StatusOr<proto::LoraA2Config> ReadConfig(const proto::JobConfig& job) {
-  proto::LoraA2Config config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 bool TrainsB(int64_t round) { return round % 2 == 1; }
 
@@ -44,8 +37,6 @@ class LoraA2 : public LinearAggregator {
   }
 
  private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-
   const proto::LoraA2Config config_;
   const bool trains_b_;
 };
@@ -60,7 +51,7 @@ class LoraA2Rule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::LoraA2Config config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::LoraA2Config config, ReadConfig<proto::LoraA2Config>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     WEFT_RETURN_IF_ERROR(CheckTotalWeight(job, config.weights()));
     WEFT_ASSIGN_OR_RETURN(const std::vector<FactorPair> pairs, FactorPairs(layout));
@@ -78,7 +69,7 @@ class LoraA2Rule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::LoraA2Config config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::LoraA2Config config, ReadConfig<proto::LoraA2Config>(job));
     const std::vector<std::string> roles =
         AdapterRolesWithout(options.global->layout(), TrainsB(options.round) ? kRoleLoraA : kRoleLoraB);
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),

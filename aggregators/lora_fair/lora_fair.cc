@@ -15,18 +15,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/lora_fair/lora_fair.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "lora_fair";
-
-absl::StatusOr<proto::LoraFairConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::LoraFairConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class LoraFair : public ProductAggregator {
  public:
@@ -64,7 +57,7 @@ class LoraFairRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::LoraFairConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::LoraFairConfig config, ReadConfig<proto::LoraFairConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -75,7 +68,7 @@ class LoraFairRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::LoraFairConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::LoraFairConfig config, ReadConfig<proto::LoraFairConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),

@@ -9,7 +9,6 @@
 #include "aggregators/core/robust.h"
 #include "aggregators/median/median.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
@@ -32,8 +31,7 @@ class MedianRule : public RobustRule {
 
  private:
   absl::StatusOr<RobustConfig> Read(const proto::JobConfig& job) const override {
-    proto::MedianConfig config;
-    WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
+    WEFT_ASSIGN_OR_RETURN(proto::MedianConfig config, ReadConfig<proto::MedianConfig>(job));
     RobustConfig robust;
     robust.rule = config.rule();
     robust.splits_pairs = !config.allow_unpaired_factors();

@@ -16,7 +16,6 @@
 #include "aggregators/core/robust.h"
 #include "aggregators/norm_bound/norm_bound.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
@@ -99,12 +98,6 @@ class NormBound : public Aggregator {
   Mean mean_;
 };
 
-absl::StatusOr<proto::NormBoundConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::NormBoundConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
-
 class NormBoundRule : public RobustRule {
  public:
   std::string_view name() const override { return kName; }
@@ -120,7 +113,7 @@ class NormBoundRule : public RobustRule {
 
  private:
   absl::StatusOr<RobustConfig> Read(const proto::JobConfig& job) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::NormBoundConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::NormBoundConfig config, ReadConfig<proto::NormBoundConfig>(job));
     RobustConfig robust;
     robust.rule = config.rule();
     config.clear_rule();
@@ -130,7 +123,7 @@ class NormBoundRule : public RobustRule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Make(const proto::JobConfig& job, const CreateOptions& create,
                                                    RobustParts parts) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::NormBoundConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::NormBoundConfig config, ReadConfig<proto::NormBoundConfig>(job));
     return std::make_unique<NormBound>(create, std::move(parts), config.max_norm());
   }
 };

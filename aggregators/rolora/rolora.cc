@@ -15,28 +15,13 @@
 #include "aggregators/core/state.h"
 #include "aggregators/rolora/rolora.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "rolora";
 
-absl::StatusOr<proto::RoLoraConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::RoLoraConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
-
 const char* FrozenRole(int64_t round) { return round % 2 == 1 ? kRoleLoraA : kRoleLoraB; }
-
-class RoLora : public LinearAggregator {
- public:
-  using LinearAggregator::LinearAggregator;
-
- private:
-  absl::StatusOr<Adapter> Next(const Adapter& mean, int64_t) override { return Plus(state(), mean); }
-};
 
 class RoLoraRule : public Rule {
  public:
@@ -51,7 +36,7 @@ class RoLoraRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout& layout) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::RoLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::RoLoraConfig config, ReadConfig<proto::RoLoraConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckLoraFactors(kName, job, layout));
     return CheckTotalWeight(job, config.weights());
   }
@@ -62,13 +47,13 @@ class RoLoraRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::RoLoraConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::RoLoraConfig config, ReadConfig<proto::RoLoraConfig>(job));
     const std::vector<std::string> roles = AdapterRolesWithout(options.global->layout(), FrozenRole(options.round));
     WEFT_ASSIGN_OR_RETURN(UpdateTerms terms, UpdateTerms::Create(options, {.rule = RuleText(kName, config),
                                                                            .weights = config.weights(),
                                                                            .roles_trained = roles,
                                                                            .roles_sent = roles}));
-    return std::make_unique<RoLora>(options, std::move(terms));
+    return std::make_unique<LinearAggregator>(options, std::move(terms));
   }
 };
 

@@ -18,18 +18,11 @@
 #include "aggregators/core/state.h"
 #include "aggregators/scaffold/scaffold.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "scaffold";
-
-absl::StatusOr<proto::ScaffoldConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::ScaffoldConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 std::vector<std::string> WithControls(std::vector<std::string> roles) {
   const size_t trained = roles.size();
@@ -95,7 +88,7 @@ class ScaffoldRule : public Rule {
   }
 
   absl::Status CheckJob(const proto::JobConfig& job, const Layout&) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::ScaffoldConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::ScaffoldConfig config, ReadConfig<proto::ScaffoldConfig>(job));
     WEFT_RETURN_IF_ERROR(CheckPlainSgd(job.training()));
     if (!job.selection().has_clients() || job.selection().clients() <= config.clients()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("aggregator.config.clients: found ", config.clients(),
@@ -114,7 +107,7 @@ class ScaffoldRule : public Rule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Create(const proto::JobConfig& job,
                                                      const CreateOptions& options) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::ScaffoldConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::ScaffoldConfig config, ReadConfig<proto::ScaffoldConfig>(job));
     const std::vector<std::string> roles = AdapterRoles(options.global->layout());
     UpdateTerms::Options asked{
         .rule = RuleText(kName, config), .roles_trained = roles, .roles_sent = WithControls(roles)};

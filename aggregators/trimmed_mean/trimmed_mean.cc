@@ -12,18 +12,11 @@
 #include "aggregators/core/robust.h"
 #include "aggregators/trimmed_mean/trimmed_mean.pb.h"
 #include "common/status_macros.h"
-#include "proto/schema.h"
 
 namespace weft::aggregators {
 namespace {
 
 constexpr char kName[] = "trimmed_mean";
-
-absl::StatusOr<proto::TrimmedMeanConfig> ReadConfig(const proto::JobConfig& job) {
-  proto::TrimmedMeanConfig config;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(job.aggregator().config(), "aggregator.config", &config));
-  return config;
-}
 
 class TrimmedMean : public RobustAggregator {
  public:
@@ -51,7 +44,7 @@ class TrimmedMeanRule : public RobustRule {
 
  private:
   absl::StatusOr<RobustConfig> Read(const proto::JobConfig& job) const override {
-    WEFT_ASSIGN_OR_RETURN(proto::TrimmedMeanConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(proto::TrimmedMeanConfig config, ReadConfig<proto::TrimmedMeanConfig>(job));
     RobustConfig robust;
     robust.rule = config.rule();
     robust.splits_pairs = !config.allow_unpaired_factors();
@@ -62,7 +55,7 @@ class TrimmedMeanRule : public RobustRule {
 
   absl::StatusOr<std::unique_ptr<Aggregator>> Make(const proto::JobConfig& job, const CreateOptions& create,
                                                    RobustParts parts) const override {
-    WEFT_ASSIGN_OR_RETURN(const proto::TrimmedMeanConfig config, ReadConfig(job));
+    WEFT_ASSIGN_OR_RETURN(const proto::TrimmedMeanConfig config, ReadConfig<proto::TrimmedMeanConfig>(job));
     return std::make_unique<TrimmedMean>(create, std::move(parts), config.beta());
   }
 };
