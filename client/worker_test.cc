@@ -3,21 +3,26 @@
 #include "client/worker.h"
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "client/testing/daemon_fixture.h"
 
 namespace weft {
 namespace {
 
-// Waits until everything pushed so far has been dealt with: offers are answered in order.
+// Waits until everything pushed so far has been dealt with: offers of new jobs are answered in order.
 #define EXPECT_STILL_THERE() EXPECT_TRUE(ReplyTo(OtherOffer()).accepted())
 
 class WorkerPlanTest : public DaemonFixture {
  protected:
   proto::JobOffer OtherOffer() {
     proto::JobOffer offer = Offer();
-    offer.set_job_id("other");
+    // A job of its own each time: an offer already answered is answered at once, beside the work under way.
+    offer.set_job_id(absl::StrCat("other-", ++others_));
     return offer;
   }
+
+ private:
+  int others_ = 0;
 };
 
 TEST_F(WorkerPlanTest, Train_UploadsWhatTheTrainerMakes) {
