@@ -8,7 +8,15 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/families/bert/bert.h"
+#include "adapters/families/distilbert/distilbert.h"
+#include "adapters/families/gpt2/gpt2.h"
+#include "adapters/families/llama/llama.h"
+#include "adapters/families/mistral/mistral.h"
 #include "adapters/families/mlp/mlp.h"
+#include "adapters/families/qwen2/qwen2.h"
+#include "adapters/families/qwen3/qwen3.h"
+#include "adapters/families/roberta/roberta.h"
+#include "adapters/families/vit/vit.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "common/status_macros.h"
@@ -22,7 +30,12 @@ struct NamedFamily {
 };
 
 // A family is a folder here and one line in this table.
-constexpr NamedFamily kFamilies[] = {{"bert", DescribeBert}, {"mlp", DescribeMlp}};
+constexpr NamedFamily kFamilies[] = {
+    {"bert", DescribeBert},   {"distilbert", DescribeDistilbert}, {"gpt2", DescribeGpt2},
+    {"llama", DescribeLlama}, {"mistral", DescribeMistral},       {"mlp", DescribeMlp},
+    {"qwen2", DescribeQwen2}, {"qwen3", DescribeQwen3},           {"roberta", DescribeRoberta},
+    {"vit", DescribeVit},
+};
 
 // Names of the folder's *.safetensors in byte order.
 absl::StatusOr<std::vector<std::string>> WeightFiles(const std::string& folder) {
@@ -69,6 +82,15 @@ absl::StatusOr<BaseDescription> DescribeBase(std::string_view config_json) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("config.json: no family for model_type \"", model_type, "\"; known: ", known));
+}
+
+absl::StatusOr<const TaskDescription*> FindTask(const BaseDescription& base, const std::string& type) {
+  const auto found = base.tasks.find(type);
+  if (found != base.tasks.end()) return &found->second;
+  std::string known;
+  for (const auto& [name, task] : base.tasks) absl::StrAppend(&known, known.empty() ? "" : ", ", name);
+  return absl::InvalidArgumentError(absl::StrCat("task.type: a base of model_type \"", base.model_type, "\" does no \"",
+                                                 type, "\"; it does ", known));
 }
 
 absl::StatusOr<std::string> HashBase(const std::string& folder) {

@@ -2,41 +2,47 @@
 
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "adapters/families/fields.h"
+#include "adapters/families/transformer_names.h"
 #include "common/status_macros.h"
 
 namespace weft {
+namespace {
+
+constexpr TransformerNames kNames = {
+    .prefix = "bert.",
+    .word_embeddings = "embeddings.word_embeddings",
+    .position_embeddings = "embeddings.position_embeddings",
+    .token_type_embeddings = "embeddings.token_type_embeddings",
+    .embedding_norm = "embeddings.LayerNorm",
+    .query = "encoder.layer.$.attention.self.query",
+    .key = "encoder.layer.$.attention.self.key",
+    .value = "encoder.layer.$.attention.self.value",
+    .attention_output = "encoder.layer.$.attention.output.dense",
+    .up = "encoder.layer.$.intermediate.dense",
+    .down = "encoder.layer.$.output.dense",
+    .attention_norm = "encoder.layer.$.attention.output.LayerNorm",
+    .feed_forward_norm = "encoder.layer.$.output.LayerNorm",
+    .pooler = "pooler.dense",
+    .ignored = {"cls.", "classifier.", "qa_outputs.", "bert.embeddings.position_ids"},
+};
+
+}  // namespace
 
 absl::StatusOr<BaseDescription> DescribeBert(nlohmann::json config) {
-  BaseDescription base;
-  WEFT_ASSIGN_OR_RETURN(const int64_t hidden, ReadSize(config, "hidden_size"));
-  WEFT_ASSIGN_OR_RETURN(const int64_t layers, ReadSize(config, "num_hidden_layers", kMostLayers));
-  WEFT_ASSIGN_OR_RETURN(const int64_t heads, ReadSize(config, "num_attention_heads"));
-  WEFT_ASSIGN_OR_RETURN(const int64_t inner, ReadSize(config, "intermediate_size"));
-  for (const char* key : {"vocab_size", "max_position_embeddings", "type_vocab_size"}) {
-    WEFT_RETURN_IF_ERROR(ReadSize(config, key).status());
-  }
-  WEFT_ASSIGN_OR_RETURN(base.initializer_range, ReadNumber(config, "initializer_range", 0.02));
-  if (hidden % heads != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("config.json: \"hidden_size\" ", hidden, " is not a multiple of \"num_attention_heads\" ", heads));
-  }
-  for (int64_t i = 0; i < layers; ++i) {
-    const std::string layer = absl::StrCat("bert.encoder.layer.", i, ".");
-    for (const char* name :
-         {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"}) {
-      base.linears.push_back({.name = layer + name, .out_features = hidden, .in_features = hidden});
-    }
-    base.linears.push_back({.name = layer + "intermediate.dense", .out_features = inner, .in_features = hidden});
-    base.linears.push_back({.name = layer + "output.dense", .out_features = hidden, .in_features = inner});
-  }
-  base.linears.push_back({.name = "bert.pooler.dense", .out_features = hidden, .in_features = hidden});
-  base.model_type = "bert";
-  base.hidden_size = hidden;
-  base.head_name = "classifier";
-  base.config = std::move(config);
+  WEFT_RETURN_IF_ERROR(RequireValue(config, "position_embedding_type", "absolute"));
+  WEFT_RETURN_IF_ERROR(RequireValue(config, "is_decoder", false));
+  WEFT_RETURN_IF_ERROR(RequireValue(config, "add_cross_attention", false));
+  WEFT_ASSIGN_OR_RETURN(Transformer transformer, ReadTransformer(config, {}));
+  WEFT_ASSIGN_OR_RETURN(transformer.token_types, ReadSize(config, "type_vocab_size"));
+  transformer.position_embedding_rows = transformer.max_positions;
+  WEFT_ASSIGN_OR_RETURN(BaseDescription base, MakeTransformerBase("bert", std::move(config), std::move(transformer),
+                                                                  kNames, /*stored=*/{}, /*choices=*/{}));
+  TaskDescription classification =
+      SequenceClassification(TaskDescription::Read::kFirst, {{.name = "classifier", .in_features = base.hidden_size}});
+  classification.pooler = static_cast<int>(base.linears.size()) - 1;
+  base.tasks["sequence_classification"] = std::move(classification);
+  base.tasks["sentence_embedding"] = SentenceEmbedding();
   return base;
 }
 

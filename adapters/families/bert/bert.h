@@ -7,9 +7,9 @@
 
 namespace weft {
 
-// BERT (Devlin et al., arXiv 1810.04805) as BertForSequenceClassification of transformers names its modules: 6 a layer,
-// then the pooler. `config` is an object. INVALID_ARGUMENT naming the key: missing or bad size, heads that do not
-// divide hidden_size.
+// BERT (Devlin et al., arXiv 1810.04805): learned positions, norm after each part, pooler on the first token. MiniLM
+// has the same shape. `config` is an object. INVALID_ARGUMENT naming the key: missing or bad size, another choice than
+// its network has (relative positions, decoders).
 absl::StatusOr<BaseDescription> DescribeBert(nlohmann::json config);
 
 }  // namespace weft

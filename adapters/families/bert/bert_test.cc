@@ -25,7 +25,6 @@ TEST(BertTest, Describe_LinearsInLayerOrderThenThePooler) {
   ASSERT_TRUE(base.ok()) << base.status();
   EXPECT_EQ(base->model_type, "bert");
   EXPECT_EQ(base->hidden_size, 8);
-  EXPECT_EQ(base->head_name, "classifier");
   EXPECT_EQ(base->config, SmallConfig());
   std::vector<std::string> found;
   for (const LinearModule& module : base->linears) {

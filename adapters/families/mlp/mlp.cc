@@ -11,10 +11,6 @@
 namespace weft {
 namespace {
 
-std::string Shown(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 absl::StatusOr<std::vector<int64_t>> ReadSizes(const nlohmann::json& config) {
   const auto found = config.find("sizes");
   if (found == config.end() || !found->is_array() || found->size() < 3 || found->size() > kMostLayers) {
@@ -49,12 +45,16 @@ absl::StatusOr<BaseDescription> DescribeMlp(nlohmann::json config) {
   }
   WEFT_ASSIGN_OR_RETURN(base.initializer_range, ReadNumber(config, "initializer_range", 0.02));
   for (size_t i = 0; i + 2 < sizes.size(); ++i) {
-    base.linears.push_back({.name = absl::StrCat("layers.", i), .out_features = sizes[i + 1], .in_features = sizes[i]});
+    base.linears.push_back(
+        {.name = absl::StrCat("layers.", i), .out_features = sizes[i + 1], .in_features = sizes[i], .stored = ""});
   }
   base.model_type = "mlp";
   base.hidden_size = sizes[sizes.size() - 2];
-  base.head_name = "head";
   base.config = std::move(config);
+  TaskDescription task = {.head = {{.name = "head", .in_features = base.hidden_size}}, .peft_task_type = ""};
+  base.tasks["image_classification"] = task;
+  task.peft_task_type = "SEQ_CLS";
+  base.tasks["sequence_classification"] = std::move(task);
   return base;
 }
 

@@ -26,7 +26,6 @@ TEST(MlpTest, Describe_HiddenLayersThenTheHead) {
   ASSERT_TRUE(base.ok()) << base.status();
   EXPECT_EQ(base->model_type, "mlp");
   EXPECT_EQ(base->hidden_size, 32);
-  EXPECT_EQ(base->head_name, "head");
   EXPECT_EQ(base->initializer_range, 0.02);
   EXPECT_EQ(base->config, Config());
   ASSERT_EQ(base->linears.size(), 2u);
