@@ -278,12 +278,13 @@ absl::Status Worker::Train(Task& task, const proto::Plan& plan) {
   Logger("client")->info("event=training job={} round={} rows={} rank={}", plan.job_id(), plan.round(), shard->rows(),
                          local.rank());
   WEFT_ASSIGN_OR_RETURN(
-      const std::vector<TrainResult> results,
+      std::vector<absl::StatusOr<TrainResult>> results,
       options_.trainer->Train(plan, {&member, 1}, [&](int64_t done, int64_t total) { return report(done, total); }));
-  const proto::TrainMetrics& metrics = results.front().metrics;
+  WEFT_ASSIGN_OR_RETURN(const TrainResult trained, std::move(results.front()));
+  const proto::TrainMetrics& metrics = trained.metrics;
   Logger("client")->info("event=trained job={} round={} steps={} loss={:.4f} seconds={:.1f}", plan.job_id(),
                          plan.round(), metrics.steps(), metrics.loss(), metrics.seconds());
-  WEFT_ASSIGN_OR_RETURN(LocalResult result, std::move(local).End(options_.client_id, shard->rows(), results.front()));
+  WEFT_ASSIGN_OR_RETURN(LocalResult result, std::move(local).End(options_.client_id, shard->rows(), trained));
   trained_.emplace(TrainedUpdate{plan, std::move(result)});
   return absl::OkStatus();
 }
@@ -320,7 +321,7 @@ absl::StatusOr<proto::Evaluation> Worker::Evaluate(Task& task, const proto::Eval
   const auto report =
       Reporter(task, ProgressOf(plan.job_id(), plan.round(), "evaluating"), plan.progress_interval_ms());
   WEFT_ASSIGN_OR_RETURN(
-      std::vector<proto::Evaluation> results,
+      std::vector<absl::StatusOr<proto::Evaluation>> results,
       options_.trainer->Evaluate(plan, {&member, 1}, [&](int64_t done, int64_t total) { return report(done, total); }));
   return std::move(results.front());
 }

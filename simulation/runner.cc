@@ -164,10 +164,11 @@ absl::Status Runner::Round(const std::vector<const VirtualClient*>& cohort, Roun
     WEFT_ASSIGN_OR_RETURN(LocalUpdate local,
                           LocalUpdate::Begin(JobOf(*client), plan, received_, store_->Get(job_id_, client->id)));
     const CohortMember member = local.Member(client->id, shard);
-    WEFT_ASSIGN_OR_RETURN(std::vector<TrainResult> trained,
+    WEFT_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<TrainResult>> results,
                           options_.trainer->Train(plan, {&member, 1}, [](int64_t, int64_t) { return true; }));
-    Carry(client->attack, plan.seed(), local.start(), &trained[0].adapter);
-    auto sent = std::move(local).End(client->id, shard->rows(), trained[0]);
+    WEFT_ASSIGN_OR_RETURN(TrainResult trained, std::move(results[0]));
+    Carry(client->attack, plan.seed(), local.start(), &trained.adapter);
+    auto sent = std::move(local).End(client->id, shard->rows(), trained);
     if (!sent.ok()) {  // what its encoding can't hold does not leave the client
       ++report->refused;
       continue;
@@ -218,13 +219,14 @@ absl::Status Runner::Evaluate(RoundReport* report) {
     member.client_id = client.id;
     member.start = &adapter;
     member.shard = shard;
-    WEFT_ASSIGN_OR_RETURN(const std::vector<proto::Evaluation> results,
+    WEFT_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<proto::Evaluation>> results,
                           options_.trainer->Evaluate(plan, {&member, 1}, [](int64_t, int64_t) { return true; }));
-    report->evaluated += results[0].examples();
-    report->correct += results[0].correct();
-    report->loss_sum += results[0].loss_sum();
+    WEFT_ASSIGN_OR_RETURN(const proto::Evaluation result, std::move(results[0]));
+    report->evaluated += result.examples();
+    report->correct += result.correct();
+    report->loss_sum += result.loss_sum();
     report->accuracy_of[client.id] =
-        static_cast<double>(results[0].correct()) / static_cast<double>(std::max<uint64_t>(results[0].examples(), 1));
+        static_cast<double>(result.correct()) / static_cast<double>(std::max<uint64_t>(result.examples(), 1));
   }
   return absl::OkStatus();
 }

@@ -32,6 +32,8 @@ struct CohortMember {
   // SCAFFOLD's c - c_k (arXiv 1910.06378, equation 3): added to the gradient of the trained tensor of the same name,
   // before clipping. Any part of the job's tensors, full rank; a tensor that is not there gets nothing. nullptr: none.
   const Adapter* control = nullptr;
+  // Hyper-parameters of its own in place of the plan's. nullptr: the plan's.
+  const proto::TrainingConfig* training = nullptr;
 };
 
 // Components left of `rank` when HetLoRA prunes (arXiv 2401.06432, section 3.2): gamma * rank rounded down, at least 1.
@@ -48,14 +50,17 @@ struct TrainResult {
 // false to cancel.
 using ProgressFunction = std::function<bool(int64_t done, int64_t total)>;
 
-// Trains and evaluates adapters over one frozen base. The unit of work is a cohort of K members; one client is K=1. Not
-// thread-safe: one call at a time. Errors: INVALID_ARGUMENT (plan, layout, rank or shard does not fit the base; empty
-// shard; label outside the set; token outside the vocabulary), CANCELLED (progress returned false), OUT_OF_RANGE (loss
-// turned NaN; says which step), RESOURCE_EXHAUSTED (memory).
+// Trains and evaluates adapters over one frozen base. The unit of work is a cohort of K members, whose rows go through
+// the base together; one client is K=1. Not thread-safe: one call at a time. Errors of a call: INVALID_ARGUMENT (plan or
+// task does not fit the base), CANCELLED (progress returned false), RESOURCE_EXHAUSTED (memory, estimated before
+// anything is computed; says what to lower). Errors of a member, which cost the others nothing: INVALID_ARGUMENT
+// (layout, rank or shard does not fit; empty shard; label outside the set; token outside the vocabulary), OUT_OF_RANGE
+// (loss turned NaN; says which step).
 //
 // A step is: gradient of the mean loss of its rows, plus the terms of plan (proximal, rank pruning) and member
 // (control); clipped; then the optimizer's step, each role at its own learning rate. Losses are reported without the
 // terms. With plain SGD and no clipping, start minus result is learning rate times the sum of the steps' gradients.
+// What a member's adapter becomes depends on its own start, rows and seed alone, within float tolerance.
 class Trainer {
  public:
   virtual ~Trainer() = default;
@@ -64,14 +69,15 @@ class Trainer {
   // keeps its changes of the base. INVALID_ARGUMENT as adapters/forms.
   virtual absl::StatusOr<std::shared_ptr<const Layout>> PrepareJob(const proto::JobOffer& job) = 0;
 
-  // One result per member, in order. K members give the same adapters as K calls with one, within float tolerance.
-  virtual absl::StatusOr<std::vector<TrainResult>> Train(const proto::Plan& plan, std::span<const CohortMember> cohort,
-                                                         const ProgressFunction& progress) = 0;
+  // One result per member, in order.
+  virtual absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> Train(const proto::Plan& plan,
+                                                                         std::span<const CohortMember> cohort,
+                                                                         const ProgressFunction& progress) = 0;
 
   // One result per member: job_id, round, client_id, and the exact counts over the planned rows of its shard.
-  virtual absl::StatusOr<std::vector<proto::Evaluation>> Evaluate(const proto::EvaluationPlan& plan,
-                                                                  std::span<const CohortMember> cohort,
-                                                                  const ProgressFunction& progress) = 0;
+  virtual absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> Evaluate(const proto::EvaluationPlan& plan,
+                                                                                  std::span<const CohortMember> cohort,
+                                                                                  const ProgressFunction& progress) = 0;
 
   // Changes the base as this job sees it, for good: W += s * B A for each module that `step` names by a pair of tensors
   // "<module>.base_A.weight" [R, in] of role base_a and "<module>.base_B.weight" [out, R] of role base_b (tensors of
@@ -94,6 +100,11 @@ struct TrainerOptions {
   std::string base;             // Hugging Face folder
   std::string device = "auto";  // auto, cpu, cuda
   int threads = 0;              // CPU threads; 0: all cores
+  // Members of a cohort are trained in groups, in order, of about this many tokens a pass together; 0: as many as suit the
+  // device. A group has one member at least.
+  int64_t tokens_per_pass = 0;
+  // Bytes that the trainer may take in all; 0: what the machine has to spare when it is asked.
+  int64_t memory_bytes = 0;
 };
 
 // The LibTorch trainer (defined in training/torch_trainer.cc; only mains and tests link it). NOT_FOUND: missing base;

@@ -37,13 +37,13 @@ absl::StatusOr<std::shared_ptr<const Layout>> FakeTrainer::PrepareJob(const prot
   return MakeLayout(job.adapter(), job.task(), base_);
 }
 
-absl::StatusOr<std::vector<TrainResult>> FakeTrainer::Train(const proto::Plan& plan,
-                                                            std::span<const CohortMember> cohort,
-                                                            const ProgressFunction& progress) {
-  std::vector<TrainResult> results;
+absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> FakeTrainer::Train(const proto::Plan& plan,
+                                                                            std::span<const CohortMember> cohort,
+                                                                            const ProgressFunction& progress) {
+  std::vector<absl::StatusOr<TrainResult>> results;
   for (const CohortMember& member : cohort) {
-    WEFT_ASSIGN_OR_RETURN(TrainResult result, TrainOne(plan, member, progress));
-    results.push_back(std::move(result));
+    results.push_back(TrainOne(plan, member, progress));
+    if (absl::IsCancelled(results.back().status())) return results.back().status();
   }
   return results;
 }
@@ -73,10 +73,9 @@ absl::StatusOr<TrainResult> FakeTrainer::TrainOne(const proto::Plan& plan, const
   return TrainResult{std::move(adapter), metrics};
 }
 
-absl::StatusOr<std::vector<proto::Evaluation>> FakeTrainer::Evaluate(const proto::EvaluationPlan& plan,
-                                                                     std::span<const CohortMember> cohort,
-                                                                     const ProgressFunction& progress) {
-  std::vector<proto::Evaluation> results;
+absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> FakeTrainer::Evaluate(
+    const proto::EvaluationPlan& plan, std::span<const CohortMember> cohort, const ProgressFunction& progress) {
+  std::vector<absl::StatusOr<proto::Evaluation>> results;
   for (const CohortMember& member : cohort) {
     const int64_t rows = plan.rows() == 0 ? member.shard->rows() : std::min(plan.rows(), member.shard->rows());
     double sum = 0;

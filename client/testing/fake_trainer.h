@@ -32,11 +32,12 @@ class FakeTrainer : public Trainer {
   static absl::StatusOr<std::unique_ptr<FakeTrainer>> Create(const Options& options);
 
   absl::StatusOr<std::shared_ptr<const Layout>> PrepareJob(const proto::JobOffer& job) override;
-  absl::StatusOr<std::vector<TrainResult>> Train(const proto::Plan& plan, std::span<const CohortMember> cohort,
-                                                 const ProgressFunction& progress) override;
-  absl::StatusOr<std::vector<proto::Evaluation>> Evaluate(const proto::EvaluationPlan& plan,
-                                                          std::span<const CohortMember> cohort,
-                                                          const ProgressFunction& progress) override;
+  absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> Train(const proto::Plan& plan,
+                                                                 std::span<const CohortMember> cohort,
+                                                                 const ProgressFunction& progress) override;
+  absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> Evaluate(const proto::EvaluationPlan& plan,
+                                                                          std::span<const CohortMember> cohort,
+                                                                          const ProgressFunction& progress) override;
   // Counts the rounds and changes nothing.
   absl::Status AddToBase(const std::string& job_id, int64_t round, const Adapter& step) override;
   int64_t base_round(const std::string& job_id) const override;
