@@ -35,7 +35,9 @@ TEST(DataShardTest, Open_ReadsRowsInPlace) {
   const auto shard = OpenSplit(TwoRows());
   ASSERT_TRUE(shard.ok()) << shard.status();
   EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->kind(), RowKind::kText);
   EXPECT_EQ((*shard)->tokens(), 5);
+  EXPECT_EQ((*shard)->longest_row(), 3);
   EXPECT_THAT((*shard)->row(0), ::testing::ElementsAre(101, 7, 102));
   EXPECT_THAT((*shard)->row(1), ::testing::ElementsAre(101, 102));
   EXPECT_EQ((*shard)->label(0), 2);
@@ -54,9 +56,14 @@ TEST(DataShardTest, Open_RefusesLabelOutsideTheSet) {
   ExpectRefused(OpenSplit(TestSplit().Add({1}, -1)).status(), absl::StatusCode::kInvalidArgument, "row 0 has label -1");
 }
 
-TEST(DataShardTest, Open_RefusesNegativeTokenAndEmptyRow) {
-  ExpectRefused(OpenSplit(TwoRows().Add({101, -5}, 0)).status(), absl::StatusCode::kInvalidArgument,
-                "row 2 holds the negative token -5");
+TEST(DataShardTest, CheckRow_RefusesNegativeToken) {
+  const auto shard = OpenSplit(TwoRows().Add({101, -5}, 0));
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_TRUE((*shard)->CheckRow(1).ok());
+  ExpectRefused((*shard)->CheckRow(2), absl::StatusCode::kInvalidArgument, "row 2 holds the negative token -5");
+}
+
+TEST(DataShardTest, Open_RefusesEmptyRow) {
   ExpectRefused(OpenSplit(TwoRows().Add({}, 0)).status(), absl::StatusCode::kInvalidArgument, "row 2 has no tokens");
 }
 
@@ -140,12 +147,174 @@ TEST(DataShardTest, Open_RefusesFeaturesThatAreNoRows) {
   ExpectRefused(
       refusal({TestTensor("features", "F32", {2, 2}, values), TestTensor("input_ids", "I32", {2}, two), labels}),
       absl::StatusCode::kDataLoss, "both input_ids and features");
+  ExpectRefused(refusal({TestTensor("values", "F32", {4}, values), labels}), absl::StatusCode::kDataLoss,
+                "none of the tensors input_ids, features and pixels");
   TestFeatures infinite = TwoPoints();
   infinite.features[4] = std::numeric_limits<float>::infinity();
   ASSERT_TRUE(WriteTestFeatures(path, infinite).ok());
   ExpectRefused(DataShard::Open(path, 2).status(), absl::StatusCode::kInvalidArgument, "row 1, feature 1 is inf");
   ASSERT_TRUE(WriteTestFeatures(path, TwoPoints()).ok());
   ExpectRefused(DataShard::Open(path, 1).status(), absl::StatusCode::kInvalidArgument, "row 0 has label 1");
+}
+
+TestLearn TwoToLearn() { return TestLearn().Add({5, 6, 7}, {0, 1, 1}).Add({8, 9}, {0, 1}); }
+
+TEST(DataShardTest, Open_ReadsTextsToLearn) {
+  const std::string path = Path("learn.safetensors");
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn()).ok());
+  const auto shard = DataShard::Open(path, 0);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->kind(), RowKind::kLearn);
+  EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->tokens(), 5);
+  EXPECT_EQ((*shard)->longest_row(), 3);
+  EXPECT_THAT((*shard)->row(1), ::testing::ElementsAre(8, 9));
+  EXPECT_THAT((*shard)->learn(0), ::testing::ElementsAre(0, 1, 1));
+  EXPECT_THAT((*shard)->learn(1), ::testing::ElementsAre(0, 1));
+  EXPECT_TRUE((*shard)->CheckRow(1).ok());
+}
+
+TEST(DataShardTest, Open_RefusesLearnThatDoesNotFitTheTokens) {
+  const std::string path = Path("bad_learn.safetensors");
+  const TestLearn split = TwoToLearn();
+  const std::vector<int32_t> labels = {0, 1};
+  const auto offsets = TestTensor("row_offsets", "I64", {3}, split.row_offsets);
+  const auto tokens = TestTensor("input_ids", "I32", {5}, split.input_ids);
+  const auto refusal = [&](const std::vector<SafetensorToWrite>& tensors) {
+    EXPECT_TRUE(WriteSafetensors(path, tensors).ok());
+    return DataShard::Open(path, 0).status();
+  };
+  ExpectRefused(refusal({offsets, tokens, TestTensor("learn", "U8", {4}, std::vector<uint8_t>{0, 1, 1, 0})}),
+                absl::StatusCode::kDataLoss, "learn has 4 values, expected one for each of 5 tokens");
+  ExpectRefused(refusal({offsets, tokens, TestTensor("learn", "I32", {5}, split.input_ids)}),
+                absl::StatusCode::kDataLoss, "learn has dtype I32");
+  const auto learn = TestTensor("learn", "U8", {5}, split.learn);
+  ExpectRefused(refusal({offsets, tokens, learn, TestTensor("labels", "I32", {2}, labels)}),
+                absl::StatusCode::kDataLoss, "learn beside labels");
+  ExpectRefused(refusal({TestTensor("features", "F32", {1, 1}, std::vector<float>{1}), learn}),
+                absl::StatusCode::kDataLoss, "learn beside features");
+  ExpectRefused(refusal({offsets, learn, TestTensor("input_ids", "F32", {5}, split.input_ids)}),
+                absl::StatusCode::kDataLoss, "input_ids has dtype F32");
+  ExpectRefused(refusal({tokens, learn}), absl::StatusCode::kNotFound, "row_offsets");
+}
+
+TEST(DataShardTest, CheckRow_RefusesLearnOfOtherValuesOrNothingToLearn) {
+  const std::string path = Path("values_of_learn.safetensors");
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn().Add({1, 2}, {0, 2}).Add({1, 2}, {0, 0}).Add({1, -2}, {0, 1})).ok());
+  const auto shard = DataShard::Open(path, 0);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_TRUE((*shard)->CheckRow(0).ok());
+  ExpectRefused((*shard)->CheckRow(2), absl::StatusCode::kInvalidArgument, "row 2 has 2 in learn, expected 0 or 1");
+  ExpectRefused((*shard)->CheckRow(3), absl::StatusCode::kInvalidArgument, "row 3 has no token to learn");
+  ExpectRefused((*shard)->CheckRow(4), absl::StatusCode::kInvalidArgument, "row 4 holds the negative token -2");
+}
+
+TestPairs TwoPairs() { return TestPairs().Add({5, 6, 7}, {8}).Add({9, 10}, {11, 12, 13, 14}); }
+
+TEST(DataShardTest, Open_ReadsPairs) {
+  const std::string path = Path("pairs.safetensors");
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs()).ok());
+  const auto shard = DataShard::Open(path, 0);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->kind(), RowKind::kPairs);
+  EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->tokens(), 10);
+  EXPECT_EQ((*shard)->longest_row(), 4);
+  EXPECT_THAT((*shard)->row(0), ::testing::ElementsAre(5, 6, 7));
+  EXPECT_THAT((*shard)->partner(0), ::testing::ElementsAre(8));
+  EXPECT_THAT((*shard)->row(1), ::testing::ElementsAre(9, 10));
+  EXPECT_THAT((*shard)->partner(1), ::testing::ElementsAre(11, 12, 13, 14));
+}
+
+TEST(DataShardTest, Open_RefusesPairsOfOneTextOrAnEmptyOne) {
+  const std::string path = Path("bad_pairs.safetensors");
+  TestPairs odd = TwoPairs();
+  odd.input_ids.push_back(1);
+  odd.row_offsets.push_back(11);
+  ASSERT_TRUE(WriteTestPairs(path, odd).ok());
+  ExpectRefused(DataShard::Open(path, 0).status(), absl::StatusCode::kDataLoss, "5 texts in row_offsets, expected two");
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs().Add({1}, {})).ok());
+  ExpectRefused(DataShard::Open(path, 0).status(), absl::StatusCode::kInvalidArgument,
+                "row 2 has no tokens in one of its texts");
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs().Add({1}, {-1})).ok());
+  const auto shard = DataShard::Open(path, 0);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_TRUE((*shard)->CheckRow(1).ok());
+  ExpectRefused((*shard)->CheckRow(2), absl::StatusCode::kInvalidArgument, "row 2 holds the negative token -1");
+}
+
+TEST(DataShardTest, Open_RefusesLabelsMissingOrOutOfPlace) {
+  const std::string path = Path("labels_of_kind.safetensors");
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs()).ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss,
+                "has no tensor labels, expected one of 3 labels");
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn()).ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kDataLoss, "has no tensor labels");
+  ExpectRefused(OpenSplit(TwoRows(), 0).status(), absl::StatusCode::kDataLoss, "has labels, expected no label");
+  const std::vector<float> values = {1, 2};
+  ASSERT_TRUE(WriteSafetensors(path, {TestTensor("features", "F32", {1, 2}, values)}).ok());
+  ExpectRefused(DataShard::Open(path, 3).status(), absl::StatusCode::kNotFound, "labels");
+}
+
+TestImages TwoImages() { return TestImages().Add({0, 1, 2, 3}, 1).Add({252, 253, 254, 255}, 0); }
+
+TEST(DataShardTest, Open_ReadsImagesInPlace) {
+  const std::string path = Path("images.safetensors");
+  TestImages split{.size = {3, 1, 2}, .pixels = {}, .labels = {}};
+  split.metadata = {{"image_mean", "0.1,0.2,0.3"}, {"image_std", "1,0.5, 0.25"}};
+  ASSERT_TRUE(WriteTestImages(path, split.Add({0, 1, 2, 3, 4, 5}, 1).Add({6, 7, 8, 9, 10, 255}, 0)).ok());
+  const auto shard = DataShard::Open(path, 2);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->kind(), RowKind::kImages);
+  EXPECT_EQ((*shard)->rows(), 2);
+  EXPECT_EQ((*shard)->channels(), 3);
+  EXPECT_EQ((*shard)->height(), 1);
+  EXPECT_EQ((*shard)->width_pixels(), 2);
+  EXPECT_THAT((*shard)->pixels(1), ::testing::ElementsAre(6, 7, 8, 9, 10, 255));
+  EXPECT_THAT((*shard)->image_mean(), ::testing::ElementsAre(0.1f, 0.2f, 0.3f));
+  EXPECT_THAT((*shard)->image_std(), ::testing::ElementsAre(1, 0.5f, 0.25f));
+  EXPECT_EQ((*shard)->label(0), 1);
+  EXPECT_EQ((*shard)->tokens(), 0);
+  EXPECT_EQ((*shard)->longest_row(), 0);
+  EXPECT_EQ((*shard)->width(), 0);
+  EXPECT_TRUE((*shard)->row(0).empty());
+  EXPECT_TRUE((*shard)->CheckRow(0).ok());
+}
+
+TEST(DataShardTest, Open_RefusesImagesOfOtherShapes) {
+  const std::string path = Path("bad_images.safetensors");
+  const TestImages split = TwoImages();
+  const auto labels = TestTensor("labels", "I32", {2}, split.labels);
+  const auto refusal = [&](const SafetensorToWrite& pixels) {
+    EXPECT_TRUE(WriteSafetensors(path, {labels, pixels}, split.metadata).ok());
+    return DataShard::Open(path, 2).status();
+  };
+  ExpectRefused(refusal(TestTensor("pixels", "U8", {2, 2, 2}, split.pixels)), absl::StatusCode::kDataLoss,
+                "pixels has dtype U8 and 3 dimensions, expected U8 and 4");
+  ExpectRefused(refusal(TestTensor("pixels", "I8", {2, 1, 2, 2}, split.pixels)), absl::StatusCode::kDataLoss,
+                "pixels has dtype I8");
+  ExpectRefused(refusal(TestTensor("pixels", "U8", {4, 1, 1, 2}, split.pixels)), absl::StatusCode::kDataLoss,
+                "2 labels but 4 rows of pixels");
+  ExpectRefused(refusal(TestTensor("pixels", "U8", {2, 1, 0, 2}, std::vector<uint8_t>())), absl::StatusCode::kDataLoss,
+                "images of 1 x 0 x 2, expected at least 1 x 1 x 1");
+  ASSERT_TRUE(WriteTestImages(path, split).ok());
+  ExpectRefused(DataShard::Open(path, 1).status(), absl::StatusCode::kInvalidArgument, "row 0 has label 1");
+}
+
+TEST(DataShardTest, Open_RefusesImagesWithoutMeanAndStd) {
+  const std::string path = Path("bad_metadata.safetensors");
+  TestImages split = TwoImages();
+  const auto refused = [&](const std::map<std::string, std::string>& metadata, const std::string& part) {
+    split.metadata = metadata;
+    ASSERT_TRUE(WriteTestImages(path, split).ok());
+    ExpectRefused(DataShard::Open(path, 2).status(), absl::StatusCode::kDataLoss, part);
+  };
+  refused({{"image_std", "0.5"}}, "metadata image_mean is missing, expected 1 numbers");
+  refused({{"image_mean", "0.5"}}, "metadata image_std is missing");
+  refused({{"image_mean", "0.5,0.5"}, {"image_std", "0.5"}}, "metadata image_mean is \"0.5,0.5\"");
+  refused({{"image_mean", "half"}, {"image_std", "0.5"}}, "metadata image_mean is \"half\"");
+  refused({{"image_mean", "nan"}, {"image_std", "0.5"}}, "metadata image_mean is \"nan\"");
+  refused({{"image_mean", "0.5"}, {"image_std", "0"}}, "metadata image_std holds 0, expected more than 0");
 }
 
 class DataFolderTest : public ::testing::Test {
@@ -160,9 +329,10 @@ class DataFolderTest : public ::testing::Test {
     return DataFolder::Open(folder_);
   }
 
-  static std::string Manifest(const std::string& splits, const std::string& labels = R"(["a", "b", "c"])") {
-    return absl::StrCat(R"({"format": "weft-data", "version": 1, "task": "sequence_classification", "labels": )",
-                        labels, R"(, "tokenizer_sha256": "", "max_length": 8, "splits": {)", splits, "}}");
+  static std::string Manifest(const std::string& splits, const std::string& labels = R"(["a", "b", "c"])",
+                              const std::string& task = "sequence_classification") {
+    return absl::StrCat(R"({"format": "weft-data", "version": 1, "task": ")", task, R"(", "labels": )", labels,
+                        R"(, "tokenizer_sha256": "", "max_length": 8, "splits": {)", splits, "}}");
   }
 
   const std::string folder_ = Path(::testing::UnitTest::GetInstance()->current_test_info()->name());
@@ -192,6 +362,54 @@ TEST_F(DataFolderTest, Open_SplitsAreOfOneKind) {
                 "split \"a\" has rows of 3 features, split \"b\" has rows of 2 features");
   ExpectRefused(OpenWith(Manifest(a + R"(, "train": {"file": "train.safetensors", "rows": 2})")).status(),
                 absl::StatusCode::kInvalidArgument, "split \"train\" has rows of tokens");
+}
+
+TEST_F(DataFolderTest, Open_ReadsEachTask) {
+  const std::string split = R"("train": {"file": "train.safetensors", "rows": 2})",
+                    path = folder_ + "/train.safetensors";
+  EXPECT_TRUE(OpenWith(Manifest(split)).ok());
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn()).ok());
+  EXPECT_EQ(OpenWith(Manifest(split, "[]", "causal_lm"))->split("train")->kind(), RowKind::kLearn);
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs()).ok());
+  const auto pairs = OpenWith(
+      absl::StrCat(R"({"format": "weft-data", "version": 1, "task": "sentence_embedding", "splits": {)", split, "}}"));
+  ASSERT_TRUE(pairs.ok()) << pairs.status();
+  EXPECT_EQ(pairs->split("train")->kind(), RowKind::kPairs);
+  EXPECT_TRUE(pairs->labels().empty());
+  ASSERT_TRUE(WriteTestImages(path, TwoImages()).ok());
+  const std::string images = Manifest(split, R"(["a", "b"])", "image_classification");
+  EXPECT_EQ(OpenWith(images)->split("train")->kind(), RowKind::kImages);
+  ASSERT_TRUE(WriteTestFeatures(path, TwoPoints()).ok());
+  EXPECT_EQ(OpenWith(images)->split("train")->kind(), RowKind::kFeatures);
+}
+
+TEST_F(DataFolderTest, Open_RefusesTaskAndLabelsThatDoNotFit) {
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  const std::string split = R"("train": {"file": "train.safetensors", "rows": 2})",
+                    path = folder_ + "/train.safetensors";
+  ExpectRefused(OpenWith(Manifest(split, "[]", "regression")).status(), kInvalid, "task \"regression\" is none of");
+  ExpectRefused(OpenWith(Manifest(split, R"(["a"])", "causal_lm")).status(), kInvalid,
+                "\"labels\" names 1 labels, task causal_lm has none");
+  ExpectRefused(OpenWith(Manifest(split, "[]", "image_classification")).status(), kInvalid, "names no label");
+  ExpectRefused(OpenWith(Manifest(split, R"(["a", "b", "c"])", "image_classification")).status(), kInvalid,
+                "split \"train\" has rows of tokens, which task image_classification does not read");
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs()).ok());
+  ExpectRefused(OpenWith(Manifest(split, "[]", "causal_lm")).status(), kInvalid, "has pairs of rows of tokens");
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn()).ok());
+  ExpectRefused(OpenWith(Manifest(split, "[]", "sentence_embedding")).status(), kInvalid,
+                "has rows of tokens to learn");
+}
+
+TEST_F(DataFolderTest, Open_ImagesAreOfOneSize) {
+  ASSERT_TRUE(WriteTestImages(folder_ + "/a.safetensors", TwoImages()).ok());
+  TestImages wide = TwoImages();
+  wide.size = {1, 1, 4};
+  ASSERT_TRUE(WriteTestImages(folder_ + "/b.safetensors", wide).ok());
+  ExpectRefused(
+      OpenWith(Manifest(R"("a": {"file": "a.safetensors", "rows": 2}, "b": {"file": "b.safetensors", "rows": 2})",
+                        R"(["a", "b"])", "image_classification"))
+          .status(),
+      absl::StatusCode::kInvalidArgument, "split \"a\" has images of 1 x 2 x 2, split \"b\" has images of 1 x 1 x 4");
 }
 
 TEST_F(DataFolderTest, Open_RefusesMissingManifestAndMissingFile) {

@@ -4,6 +4,7 @@
 // Small prepared data for tests.
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -59,6 +60,70 @@ inline absl::Status WriteTestFeatures(const std::string& path, const TestFeature
   const auto rows = static_cast<int64_t>(split.labels.size());
   return WriteSafetensors(path, {TestTensor("features", "F32", {rows, split.width}, split.features),
                                  TestTensor("labels", "I32", {rows}, split.labels)});
+}
+
+// A split of texts to learn.
+struct TestLearn {
+  std::vector<int32_t> input_ids;
+  std::vector<int64_t> row_offsets = {0};
+  std::vector<uint8_t> learn;
+
+  TestLearn& Add(const std::vector<int32_t>& tokens, const std::vector<uint8_t>& learnt) {
+    input_ids.insert(input_ids.end(), tokens.begin(), tokens.end());
+    row_offsets.push_back(static_cast<int64_t>(input_ids.size()));
+    learn.insert(learn.end(), learnt.begin(), learnt.end());
+    return *this;
+  }
+};
+
+inline absl::Status WriteTestLearn(const std::string& path, const TestLearn& split) {
+  const auto size = [](const auto& values) { return static_cast<int64_t>(values.size()); };
+  return WriteSafetensors(path, {TestTensor("row_offsets", "I64", {size(split.row_offsets)}, split.row_offsets),
+                                 TestTensor("input_ids", "I32", {size(split.input_ids)}, split.input_ids),
+                                 TestTensor("learn", "U8", {size(split.learn)}, split.learn)});
+}
+
+// A split of pairs of texts.
+struct TestPairs {
+  std::vector<int32_t> input_ids;
+  std::vector<int64_t> row_offsets = {0};
+
+  TestPairs& Add(const std::vector<int32_t>& first, const std::vector<int32_t>& second) {
+    for (const std::vector<int32_t>& tokens : {first, second}) {
+      input_ids.insert(input_ids.end(), tokens.begin(), tokens.end());
+      row_offsets.push_back(static_cast<int64_t>(input_ids.size()));
+    }
+    return *this;
+  }
+};
+
+inline absl::Status WriteTestPairs(const std::string& path, const TestPairs& split) {
+  const auto size = [](const auto& values) { return static_cast<int64_t>(values.size()); };
+  return WriteSafetensors(path, {TestTensor("row_offsets", "I64", {size(split.row_offsets)}, split.row_offsets),
+                                 TestTensor("input_ids", "I32", {size(split.input_ids)}, split.input_ids)});
+}
+
+// A split of images.
+struct TestImages {
+  std::vector<int64_t> size = {1, 2, 2};  // channels, height, width
+  std::vector<uint8_t> pixels;            // [rows, channels, height, width]
+  std::vector<int32_t> labels;
+  std::map<std::string, std::string> metadata = {{"image_mean", "0.5"}, {"image_std", "0.5"}};
+
+  TestImages& Add(const std::vector<uint8_t>& image, int32_t label) {
+    pixels.insert(pixels.end(), image.begin(), image.end());
+    labels.push_back(label);
+    return *this;
+  }
+};
+
+inline absl::Status WriteTestImages(const std::string& path, const TestImages& split) {
+  const auto rows = static_cast<int64_t>(split.labels.size());
+  std::vector<int64_t> shape = split.size;
+  shape.insert(shape.begin(), rows);
+  return WriteSafetensors(
+      path, {TestTensor("labels", "I32", {rows}, split.labels), TestTensor("pixels", "U8", shape, split.pixels)},
+      split.metadata);
 }
 
 }  // namespace weft
