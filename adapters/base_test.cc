@@ -25,6 +25,32 @@ TEST(BaseTest, DescribeBase_FindsTheFamily) {
   EXPECT_EQ(base->linears.size(), 7u);
 }
 
+TEST(BaseTest, DescribeBase_EveryFamily) {
+  constexpr char kSizes[] =
+      R"(", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 2,
+          "intermediate_size": 16, "vocab_size": 64, "max_position_embeddings": 32, "type_vocab_size": 2, "dim": 8,
+          "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 32,
+          "sizes": [8, 4, 2], "activation": "relu"})";
+  for (const char* family : {"distilbert", "gpt2", "llama", "mistral", "mlp", "qwen2", "qwen3", "vit"}) {
+    const auto base = DescribeBase(absl::StrCat(R"({"model_type": ")", family, kSizes));
+    ASSERT_TRUE(base.ok()) << base.status();
+    EXPECT_EQ(base->model_type, family);
+  }
+  std::string roberta = kConfig;
+  roberta.replace(roberta.find("bert"), 4, "roberta");
+  EXPECT_EQ(DescribeBase(roberta)->model_type, "roberta");
+}
+
+TEST(BaseTest, FindTask_OneThatTheBaseDoes) {
+  const BaseDescription base = *DescribeBase(kConfig);
+  EXPECT_EQ((*FindTask(base, "sequence_classification"))->head[0].name, "classifier");
+  const absl::Status status = FindTask(base, "causal_lm").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("a base of model_type \"bert\" does no \"causal_lm\"; it does sentence_embedding, "
+                        "sequence_classification"));
+}
+
 TEST(BaseTest, DescribeBase_Refuses) {
   const std::pair<const char*, const char*> cases[] = {
       {"", "no JSON object"},
@@ -32,7 +58,9 @@ TEST(BaseTest, DescribeBase_Refuses) {
       {"[]", "no JSON object"},
       {"{}", "\"model_type\" is missing"},
       {R"({"model_type": 3})", "\"model_type\" is missing"},
-      {R"({"model_type": "abacus"})", "no family for model_type \"abacus\"; known: bert"},
+      {R"({"model_type": "abacus"})",
+       "no family for model_type \"abacus\"; known: bert, distilbert, gpt2, llama, mistral, mlp, qwen2, qwen3, "
+       "roberta, vit"},
       {R"({"model_type": "bert"})", "\"hidden_size\" must be"},
   };
   for (const auto& [text, why] : cases) {

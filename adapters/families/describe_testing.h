@@ -54,6 +54,13 @@ inline std::vector<std::string> LinearTexts(const BaseDescription& base) {
   for (const LinearModule& linear : base.linears) texts.push_back(Text(linear));
   return texts;
 }
+inline std::vector<std::string> HeadTexts(const TaskDescription& task) {
+  std::vector<std::string> texts;
+  for (const HeadModule& head : task.head) {
+    texts.push_back(absl::StrCat(head.name, " ", head.out_features, "x", head.in_features, head.bias ? "+" : ""));
+  }
+  return texts;
+}
 inline std::vector<std::string> NormNames(const BaseDescription& base) {
   std::vector<std::string> names;
   for (const NormModule& norm : base.norms) names.push_back(norm.name);

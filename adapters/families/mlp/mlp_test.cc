@@ -37,6 +37,22 @@ TEST(MlpTest, Describe_HiddenLayersThenTheHead) {
   EXPECT_EQ(base->linears[1].in_features, 96);
 }
 
+TEST(MlpTest, Describe_Tasks) {
+  const BaseDescription base = *DescribeMlp(Config());
+  ASSERT_EQ(base.tasks.size(), 2u);
+  for (const auto& [name, task] : base.tasks) {
+    ASSERT_EQ(task.head.size(), 1u) << name;
+    EXPECT_EQ(task.head[0].name, "head");
+    EXPECT_EQ(task.head[0].out_features, 0);
+    EXPECT_EQ(task.head[0].in_features, 32);
+    EXPECT_TRUE(task.head[0].bias);
+    EXPECT_EQ(task.pooler, -1);
+  }
+  EXPECT_EQ(base.tasks.at("sequence_classification").peft_task_type, "SEQ_CLS");
+  EXPECT_EQ(base.tasks.at("image_classification").peft_task_type, "");
+  EXPECT_FALSE(base.transformer.has_value());
+}
+
 TEST(MlpTest, Describe_RefusesBadSizes) {
   Json config = Config();
   config.erase("sizes");

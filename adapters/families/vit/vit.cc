@@ -12,7 +12,6 @@ namespace weft {
 namespace {
 
 constexpr int64_t kLargestImage = 1 << 14;  // pixels a side
-constexpr int64_t kMostChannels = 1 << 10;
 
 constexpr TransformerKeys kKeys = {.head_dim = "head_dim", .vocabulary = nullptr, .positions = nullptr};
 
@@ -61,9 +60,10 @@ absl::StatusOr<Patches> ReadPatches(const nlohmann::json& config) {
   WEFT_ASSIGN_OR_RETURN(patches.image_size, ReadSide(config, "image_size", 224, kLargestImage));
   WEFT_ASSIGN_OR_RETURN(patches.patch_size, ReadSide(config, "patch_size", 16, kLargestImage));
   WEFT_ASSIGN_OR_RETURN(patches.channels, ReadSizeOr(config, "num_channels", 3));
-  if (patches.channels > kMostChannels) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("config.json: \"num_channels\" must be at most ", kMostChannels, ", found ", patches.channels));
+  if (patches.channels > kLargestSize / (patches.patch_size * patches.patch_size)) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: \"num_channels\" ", patches.channels,
+                                                   " of \"patch_size\" ", patches.patch_size, " squared are over ",
+                                                   kLargestSize));
   }
   if (patches.image_size % patches.patch_size == 0) return patches;
   return absl::InvalidArgumentError(absl::StrCat("config.json: \"image_size\" ", patches.image_size,
