@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "adapters/families/describe_testing.h"
+#include "adapters/families/testing/describe.h"
 
 namespace weft {
 namespace {

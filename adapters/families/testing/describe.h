@@ -1,5 +1,5 @@
-#ifndef WEFT_ADAPTERS_FAMILIES_DESCRIBE_TESTING_H_
-#define WEFT_ADAPTERS_FAMILIES_DESCRIBE_TESTING_H_
+#ifndef WEFT_ADAPTERS_FAMILIES_TESTING_DESCRIBE_H_
+#define WEFT_ADAPTERS_FAMILIES_TESTING_DESCRIBE_H_
 
 // What the tests of families share.
 
@@ -85,4 +85,4 @@ inline int64_t Parameters(const BaseDescription& base) {
 
 }  // namespace weft
 
-#endif  // WEFT_ADAPTERS_FAMILIES_DESCRIBE_TESTING_H_
+#endif  // WEFT_ADAPTERS_FAMILIES_TESTING_DESCRIBE_H_
