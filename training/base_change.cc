@@ -24,9 +24,9 @@ struct Factors {
 };
 
 // Every tensor of the step's roles must belong to a pair of one of the modules.
-absl::Status CheckNames(const std::vector<FrozenLinear>& linears, const Layout& layout) {
+absl::Status CheckNames(const BaseDescription& base, const Layout& layout) {
   std::set<std::string> modules;
-  for (const FrozenLinear& linear : linears) modules.insert(linear.name());
+  for (const LinearModule& module : base.linears) modules.insert(module.name);
   bool any = false;
   for (const TensorSpec& spec : layout.tensors()) {
     if (spec.role != kRoleA && spec.role != kRoleB) continue;
@@ -52,40 +52,44 @@ absl::Status CheckNames(const std::vector<FrozenLinear>& linears, const Layout& 
   return absl::InvalidArgumentError("base step: no tensors of roles base_a and base_b; expected a pair per module");
 }
 
-absl::Status CheckShapes(const FrozenLinear& linear, const Factors& factors) {
+absl::Status CheckShapes(const LinearModule& linear, const Factors& factors) {
   const std::vector<int64_t>&a = factors.a->shape, &b = factors.b->shape;
-  if (a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[1] == linear.in_features() && b[0] == linear.out_features()) {
+  if (a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[1] == linear.in_features && b[0] == linear.out_features) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "base step: tensors ", factors.a->name, " [", absl::StrJoin(a, ", "), "] and ", factors.b->name, " [",
-      absl::StrJoin(b, ", "), "], expected [R, ", linear.in_features(), "] and [", linear.out_features(), ", R]"));
+      absl::StrJoin(b, ", "), "], expected [R, ", linear.in_features, "] and [", linear.out_features, ", R]"));
 }
 
-at::Tensor Values(const Adapter& step, const TensorSpec& spec, at::Device device) {
+at::Tensor Values(const Adapter& step, const TensorSpec& spec) {
   auto* values = const_cast<float*>(step.tensor(spec).data());  // read from only
-  return at::from_blob(values, spec.shape, at::TensorOptions(at::kFloat)).to(device);
+  return at::from_blob(values, spec.shape, at::TensorOptions(at::kFloat));
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<FrozenLinear>> AddToLinears(const std::vector<FrozenLinear>& linears, const Adapter& step,
-                                                       double scale) {
-  WEFT_RETURN_IF_ERROR(CheckNames(linears, step.layout()));
+absl::StatusOr<std::vector<FrozenLinear>> AddToLinears(const std::vector<FrozenLinear>& linears,
+                                                       const BaseDescription& base, const Adapter& step,
+                                                       const std::vector<double>& scales, at::Device device) {
+  WEFT_RETURN_IF_ERROR(CheckNames(base, step.layout()));
   WEFT_RETURN_IF_ERROR(CheckFinite(step));
   std::vector<FrozenLinear> result;
   result.reserve(linears.size());
   for (const FrozenLinear& linear : linears) {
-    const Factors factors = {.a = step.layout().Find(absl::StrCat(linear.name(), kSuffixA)),
-                             .b = step.layout().Find(absl::StrCat(linear.name(), kSuffixB))};
-    if (factors.a == nullptr || factors.b == nullptr) {
-      result.push_back(linear);
-      continue;
+    std::vector<FrozenLinear::Part> parts = linear.parts();
+    bool changed = false;
+    for (FrozenLinear::Part& part : parts) {
+      const LinearModule& module = base.linears[part.module];
+      const Factors factors = {.a = step.layout().Find(absl::StrCat(module.name, kSuffixA)),
+                               .b = step.layout().Find(absl::StrCat(module.name, kSuffixB))};
+      if (factors.a == nullptr || factors.b == nullptr) continue;
+      WEFT_RETURN_IF_ERROR(CheckShapes(module, factors));
+      part.weight = at::addmm(part.weight.to(at::kFloat), Values(step, *factors.b), Values(step, *factors.a),
+                              /*beta=*/1, scales[part.module]);
+      changed = true;
     }
-    WEFT_RETURN_IF_ERROR(CheckShapes(linear, factors));
-    const at::Device device = linear.weight().device();
-    const at::Tensor a = Values(step, *factors.a, device), b = Values(step, *factors.b, device);
-    result.emplace_back(linear.name(), at::addmm(linear.weight(), b, a, /*beta=*/1, scale), linear.bias());
+    result.push_back(changed ? FrozenLinear(std::move(parts), device) : linear);
   }
   return result;
 }

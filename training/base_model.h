@@ -5,16 +5,17 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "adapters/base.h"
-#include "training/forms/form.h"
 #include "training/models/model.h"
+#include "training/models/transformer.h"
 #include "training/models/weights.h"
 
 namespace weft {
 
-// A base on a device, loaded once and frozen. Immutable.
+// A base on a device, loaded once and frozen. Immutable but for the list of tensors read so far: not thread-safe.
 class BaseModel {
  public:
   // `folder`: Hugging Face folder. NOT_FOUND: config.json or weights missing; INVALID_ARGUMENT: they do not fit each
@@ -23,8 +24,13 @@ class BaseModel {
 
   const BaseDescription& description() const { return description_; }
   const Model& model() const { return *model_; }
-  const BaseWeights& weights() const { return *weights_; }
+  // nullptr: the base is of another kind.
+  const TransformerModel* transformer() const { return transformer_; }
   at::Device device() const { return device_; }
+  // A tensor of the checkpoint beside the network, as fp32 on the device. INVALID_ARGUMENT as BaseWeights::Get.
+  absl::StatusOr<at::Tensor> Get(const std::string& name, const std::vector<int64_t>& shape) const;
+  // Forgets pages of the mapped weights that were read while others were made of them.
+  void DropPages() const { weights_->DropPages(); }
 
  private:
   BaseModel(BaseDescription description, at::Device device) : description_(std::move(description)), device_(device) {}
@@ -33,29 +39,7 @@ class BaseModel {
   const at::Device device_;
   std::unique_ptr<BaseWeights> weights_;
   std::unique_ptr<Model> model_;
-};
-
-// A base with an adapter attached, as a classifier: logits = W x + b over what the model gives, where the head's W and
-// b are the adapter's, or the base's own when the adapter has none. Refers to base and linears, which must outlive it,
-// and shares the adapter's tensors.
-class Classifier {
- public:
-  // linears: the base's, or a job's in their place. INVALID_ARGUMENT: as TorchForm::Attach; a head of another shape; no
-  // head in the adapter nor in the base.
-  static absl::StatusOr<Classifier> Create(const BaseModel& base, const std::vector<FrozenLinear>& linears,
-                                           const TorchForm& form, const NamedTensors& adapter, int64_t num_labels);
-  // [rows, labels].
-  at::Tensor Logits(const Batch& batch, DropoutSource& dropout) const;
-
- private:
-  Classifier(const Model& model, const std::vector<FrozenLinear>& linears, AttachedForm form)
-      : model_(&model), linears_(&linears), form_(std::move(form)) {}
-
-  const Model* model_;
-  const std::vector<FrozenLinear>* linears_;
-  AttachedForm form_;
-  at::Tensor head_weight_;  // [labels, hidden]
-  at::Tensor head_bias_;    // [labels]
+  const TransformerModel* transformer_ = nullptr;
 };
 
 }  // namespace weft

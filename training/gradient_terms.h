@@ -6,21 +6,29 @@
 #include <vector>
 
 #include "proto/plan.pb.h"
-#include "training/adapter_tensors.h"
+#include "training/cohort_tensors.h"
 #include "training/trainer.h"
 
 namespace weft {
 
-// What plan and member add to the gradient of the loss: FedProx's mu (w - w_start) (arXiv 1812.06127, equation 2),
-// SCAFFOLD's correction, and the gradient of HetLoRA's lambda |B_tail|_F |A_tail|_F (arXiv 2401.06432, equation 4) per
-// module, zero where a norm is. Refers to the adapter's tensors; the plan is checked.
+// What plan and member add to the gradient of a step, beside the loss:
+//   proximal term (FedProx, arXiv 1812.06127, equation 2): mu (w - w_start);
+//   control (SCAFFOLD, arXiv 1910.06378, equation 3): c - c_k;
+//   rank pruning (HetLoRA, arXiv 2401.06432): the gradient of lambda |B_tail|_F |A_tail|_F over the components from
+//   gamma * rank on.
+// Shares the cohort's tensors; the plan is checked.
 class GradientTerms {
  public:
-  GradientTerms(const proto::Plan& plan, const CohortMember& member, AdapterTensors& adapter);
+  GradientTerms(const proto::Plan& plan, const CohortMember& member, int64_t index, const CohortTensors& cohort);
   // At the adapter's values as they are. Outside autograd.
   void Add();
 
  private:
+  struct Term {
+    at::Tensor value, gradient;
+    at::Tensor start;    // undefined without a proximal term
+    at::Tensor control;  // undefined without one
+  };
   // One factor beyond the kept components: views of its values, and of its gradient when it is trained.
   struct Tail {
     at::Tensor values, gradient;
@@ -29,10 +37,8 @@ class GradientTerms {
     Tail a, b;
   };
 
-  AdapterTensors& adapter_;
   const double proximal_mu_;
-  at::Tensor start_, difference_;  // [trained elements]; undefined without a proximal term
-  at::Tensor control_;             // [trained elements]; undefined without one
+  std::vector<Term> terms_;
   double lambda_ = 0;
   std::vector<TailPair> tails_;
 };

@@ -2,10 +2,13 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/zeros.h>
 
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -13,11 +16,7 @@
 namespace weft {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
-// LibTorch gives its prepacked products to inductor only, by name; neither has a C++ function.
+// LibTorch gives its prepacked products to inductor only, by name; none has a C++ function.
 at::Tensor Pack(const at::Tensor& weight) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
@@ -35,40 +34,87 @@ at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, const st
   return op.call(x, packed, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
-class FrozenProduct : public torch::autograd::Function<FrozenProduct> {
- public:
-  static Variable forward(AutogradContext* context, const at::Tensor& x, const FrozenLinear* linear) {
-    const at::AutoDispatchBelowAutograd plain;  // nothing below is recorded: skip what would look
-    context->saved_data["linear"] = reinterpret_cast<int64_t>(linear);
-    return linear->Product(x);
-  }
+bool PacksBf16() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "")
+                             .typed<bool()>();
+  return op.call();
+}
 
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::AutoDispatchBelowAutograd plain;
-    const auto* linear = reinterpret_cast<const FrozenLinear*>(context->saved_data["linear"].toInt());
-    return {linear->InputGradient(gradients[0]), Variable()};
-  }
-};
+bool Packs(at::Device device, at::ScalarType dtype, int64_t elements) {
+  // Measured: at 256 x 256 a packed product costs what a general one does, at 96 x 96 two and a half times that.
+  constexpr int64_t kSmallestPacked = int64_t{1} << 16;
+  return device.is_cpu() && at::globalContext().hasMKLDNN() && elements >= kSmallestPacked &&
+         (dtype == at::kFloat || PacksBf16());
+}
 
 }  // namespace
 
-FrozenLinear::FrozenLinear(std::string name, at::Tensor weight, at::Tensor bias)
-    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)) {
-  // Measured: at 256 x 256 a packed product costs what a general one does, at 96 x 96 two and a half times that.
-  constexpr int64_t kSmallestPacked = int64_t{1} << 16;
-  if (!weight_.device().is_cpu() || !at::globalContext().hasMKLDNN() || weight_.numel() < kSmallestPacked) return;
-  packed_ = Pack(weight_);
-  packed_transposed_ = Pack(weight_.t().contiguous());
+struct FrozenLinear::Prepared {
+  at::Tensor weight;                      // undefined where it is packed
+  at::Tensor bias;                        // [out]; undefined: none
+  at::Tensor packed, packed_transposed;  // W and W^T in oneDNN's order
+};
+
+struct FrozenLinear::Cache {
+  std::mutex mutex;
+  std::map<at::ScalarType, Prepared> prepared;
+};
+
+FrozenLinear::FrozenLinear(std::vector<Part> parts, at::Device device)
+    : parts_(std::move(parts)), device_(device), cache_(std::make_shared<Cache>()) {
+  int64_t begin = 0;
+  for (Part& part : parts_) {
+    part.begin = begin;
+    begin = part.end();
+  }
 }
 
-at::Tensor FrozenLinear::Forward(const at::Tensor& x) const { return FrozenProduct::apply(x, this); }
+const FrozenLinear::Prepared& FrozenLinear::PreparedFor(at::ScalarType dtype) const {
+  const std::lock_guard<std::mutex> lock(cache_->mutex);
+  const auto [found, added] = cache_->prepared.try_emplace(dtype);
+  Prepared& prepared = found->second;
+  if (!added) return prepared;
+  std::vector<at::Tensor> weights, biases;
+  bool biased = false;
+  for (const Part& part : parts_) {
+    weights.push_back(part.weight.to(device_, dtype));
+    biased |= part.bias.defined();
+    biases.push_back(part.bias.defined() ? part.bias.to(device_, dtype)
+                                         : at::zeros({part.weight.size(0)}, weights.back().options()));
+  }
+  at::Tensor weight = weights.size() == 1 ? weights[0] : at::cat(weights);
+  if (biased) prepared.bias = biases.size() == 1 ? biases[0] : at::cat(biases);
+  if (Packs(device_, dtype, weight.numel())) {
+    prepared.packed = Pack(weight.contiguous());
+    prepared.packed_transposed = Pack(weight.t().contiguous());
+  } else {
+    prepared.weight = weight;
+  }
+  return prepared;
+}
 
 at::Tensor FrozenLinear::Product(const at::Tensor& x) const {
-  return packed_.defined() ? PackedProduct(x, packed_, bias_) : at::linear(x, weight_, bias_);
+  const Prepared& prepared = PreparedFor(x.scalar_type());
+  const std::optional<at::Tensor> bias = prepared.bias.defined() ? std::make_optional(prepared.bias) : std::nullopt;
+  return prepared.packed.defined() ? PackedProduct(x, prepared.packed, bias) : at::linear(x, prepared.weight, bias);
 }
 
 at::Tensor FrozenLinear::InputGradient(const at::Tensor& y_gradient) const {
-  return packed_.defined() ? PackedProduct(y_gradient, packed_transposed_, std::nullopt) : at::mm(y_gradient, weight_);
+  const Prepared& prepared = PreparedFor(y_gradient.scalar_type());
+  return prepared.packed.defined() ? PackedProduct(y_gradient, prepared.packed_transposed, std::nullopt)
+                                   : at::mm(y_gradient, prepared.weight);
+}
+
+bool FrozenLinear::IsPrepared(at::ScalarType dtype) const {
+  const std::lock_guard<std::mutex> lock(cache_->mutex);
+  return cache_->prepared.contains(dtype);
+}
+
+int64_t FrozenLinear::PreparedBytes(at::ScalarType dtype) const {
+  const int64_t elements = in_features() * out_features();
+  const int64_t copies = Packs(device_, dtype, elements) ? 2 : 1;
+  return copies * elements * static_cast<int64_t>(c10::elementSize(dtype));
 }
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 #define WEFT_TRAINING_MODELS_MLP_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,16 +16,16 @@ namespace weft {
 class Mlp : public Model {
  public:
   // `weights` must outlive it. INVALID_ARGUMENT as BaseWeights::Get.
-  static absl::StatusOr<std::unique_ptr<Mlp>> Create(const BaseDescription& base, const BaseWeights& weights,
+  static absl::StatusOr<std::unique_ptr<Mlp>> Create(const BaseDescription& base, BaseWeights& weights,
                                                      at::Device device);
 
   const std::vector<FrozenLinear>& linears() const override { return linears_; }
   int64_t max_length() const override { return 0; }
-  absl::Status CheckShard(const DataShard& shard) const override;
-  absl::StatusOr<Batch> MakeBatch(const DataShard& shard, std::span<const int64_t> rows, int64_t max_length,
-                                  int64_t num_labels) const override;
-  at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
-                     DropoutSource& dropout) const override;
+  absl::Status CheckShard(const DataShard& shard, const std::string& task) const override;
+  absl::StatusOr<Batch> MakeBatch(std::span<const MemberRows> members, const BatchOptions& options,
+                                  int64_t* member) const override;
+  at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, Pass& pass) const override;
+  int64_t BytesPerToken(at::ScalarType dtype, bool checkpointing) const override;
 
  private:
   explicit Mlp(at::Device device) : device_(device) {}

@@ -10,41 +10,33 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "training/data/shard.h"
-#include "training/forms/form.h"
 #include "training/models/batch.h"
 #include "training/models/frozen_linear.h"
+#include "training/models/pass.h"
 
 namespace weft {
 
-// A base's frozen network up to its head: what the training loop sees of it. A kind of network is one class; families
-// within a kind are tables (family.h). Adapters attach to its linear modules; no activation is kept and no gradient
-// computed below the first of them. Immutable: threads may share it.
+// A base's frozen network up to its head: what the training loop sees of it. Adapters attach to its modules; no
+// activation is kept and no gradient computed below the first of them. Immutable: threads may share it.
 class Model {
  public:
   virtual ~Model() = default;
 
-  // Modules a form can attach to, as adapters/families describe them, in that order.
+  // The linear modules, in groups that are computed together; every module of the base is in one.
   virtual const std::vector<FrozenLinear>& linears() const = 0;
-  // Longest row in tokens; 0 where rows have no length.
+  // Longest row in tokens; 0 where rows have no length of their own.
   virtual int64_t max_length() const = 0;
-  // INVALID_ARGUMENT: the shard's rows are of another kind or width than the network reads.
-  virtual absl::Status CheckShard(const DataShard& shard) const = 0;
-  // The given rows of a shard that CheckShard takes, on the device, cut to max_length tokens. INVALID_ARGUMENT naming
-  // the row: a label outside [0, num_labels), values outside what the network knows.
-  virtual absl::StatusOr<Batch> MakeBatch(const DataShard& shard, std::span<const int64_t> rows, int64_t max_length,
-                                          int64_t num_labels) const = 0;
-  // What the head reads: [rows, hidden]. `linears`: linears(), or what stands in their place, in their order. `form`
-  // has an entry per linear.
-  virtual at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, const AttachedForm& form,
-                             DropoutSource& dropout) const = 0;
-
- protected:
-  // The linear at `index` with what is attached to it.
-  static at::Tensor RunLinear(size_t index, const at::Tensor& x, const std::vector<FrozenLinear>& linears,
-                              const AttachedForm& form, DropoutSource& dropout) {
-    const LinearAdapter* adapter = form[index].get();
-    return adapter == nullptr ? linears[index].Forward(x) : adapter->Forward(linears[index], x, dropout);
-  }
+  // INVALID_ARGUMENT: the shard's rows are of another kind or size than the network reads for such a task.
+  virtual absl::Status CheckShard(const DataShard& shard, const std::string& task) const = 0;
+  // The given rows of shards that CheckShard takes, on the device. INVALID_ARGUMENT as in batch.h; `member` gets whose
+  // row it was.
+  virtual absl::StatusOr<Batch> MakeBatch(std::span<const MemberRows> members, const BatchOptions& options,
+                                          int64_t* member) const = 0;
+  // The last hidden states, [places read, hidden] in the dtype that pass.dtype asks for. `linears`: linears(), or what
+  // stands in their place, in their order.
+  virtual at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, Pass& pass) const = 0;
+  // Bytes of activations that training keeps for each token read, in the worst case: no adapter leaves a layer out.
+  virtual int64_t BytesPerToken(at::ScalarType dtype, bool checkpointing) const = 0;
 };
 
 }  // namespace weft

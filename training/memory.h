@@ -1,0 +1,29 @@
+#ifndef WEFT_TRAINING_MEMORY_H_
+#define WEFT_TRAINING_MEMORY_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "proto/job.pb.h"
+
+namespace weft {
+
+// What training is about to take, at most, in bytes.
+struct MemoryEstimate {
+  int64_t base_bytes = 0;  // weights that are still to be laid out for products
+  int64_t tokens = 0;      // of one pass
+  int64_t activation_bytes = 0;
+  int64_t adapter_bytes = 0;  // values, gradients, moments and results of all members
+  int64_t total() const { return base_bytes + activation_bytes + adapter_bytes; }
+};
+
+// Bytes of memory that this process may still take: the machine's, or its control group's where that is less.
+int64_t AvailableMemory();
+
+// RESOURCE_EXHAUSTED with the estimate, what there is, and what to lower. limit: bytes that may be taken; 0:
+// AvailableMemory.
+absl::Status CheckMemoryFor(const MemoryEstimate& estimate, const proto::TrainingConfig& training, int64_t limit);
+
+}  // namespace weft
+
+#endif  // WEFT_TRAINING_MEMORY_H_
