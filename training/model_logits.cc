@@ -1,8 +1,8 @@
-// Helper of tests/golden/*_parity.py: one forward and backward pass of a base with an adapter, written down for
-// comparison.
-//   model_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors
-// JOB.json is a JobOffer as JSON. ADAPTER holds every tensor of the layout by name. OUT gets "logits" [rows, labels]
-// and, per adapter tensor, the gradient of the mean cross-entropy over all rows as one batch.
+// Helper of tests/golden: one forward and backward pass of a base with adapters, written down for comparison.
+//   model_logits BASE_FOLDER JOB.json SHARD.safetensors OUT.safetensors COMPUTE ADAPTER.safetensors...
+// JOB.json is a JobOffer as JSON. Each ADAPTER holds every tensor of the layout by name; all of them take the shard's
+// rows in one pass. OUT gets "outputs" of the first (training/objective.h), and per adapter tensor the gradient of the
+// mean loss over all rows as one batch: under its own name for the first, after "1." for the second, and so on.
 
 #include <google/protobuf/util/json_util.h>
 
@@ -22,14 +22,19 @@
 #include "common/status_macros.h"
 #include "proto/plan.pb.h"
 #include "proto/schema.h"
-#include "training/adapter_tensors.h"
 #include "training/base_model.h"
-#include "training/cross_entropy.h"
+#include "training/cohort_tensors.h"
 #include "training/data/shard.h"
+#include "training/objective.h"
 #include "training/torch_errors.h"
 
 namespace weft {
 namespace {
+
+struct Arguments {
+  std::string base, job, shard, out, compute;
+  std::vector<std::string> adapters;
+};
 
 absl::StatusOr<proto::JobOffer> ReadJob(const std::string& path) {
   WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
@@ -38,6 +43,7 @@ absl::StatusOr<proto::JobOffer> ReadJob(const std::string& path) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.ToString()));
   }
   proto::ApplyDefaults(job.mutable_adapter());
+  proto::ApplyDefaults(job.mutable_task());
   return job;
 }
 
@@ -61,42 +67,75 @@ SafetensorToWrite Tensor(const std::string& name, const at::Tensor& tensor) {
           .data = {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
 }
 
-absl::Status Run(char** paths) {
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<BaseModel> base, BaseModel::Open(paths[1], at::kCPU));
-  WEFT_ASSIGN_OR_RETURN(const proto::JobOffer job, ReadJob(paths[2]));
-  const int64_t labels = job.task().labels_size();
+absl::Status Run(const Arguments& arguments) {
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<BaseModel> base, BaseModel::Open(arguments.base, at::kCPU));
+  WEFT_ASSIGN_OR_RETURN(const proto::JobOffer job, ReadJob(arguments.job));
   WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> layout,
                         MakeLayout(job.adapter(), job.task(), base->description()));
-  WEFT_ASSIGN_OR_RETURN(const Adapter adapter, ReadAdapter(paths[3], layout));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<TorchForm> form, CreateTorchForm(job.adapter()));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Objective> objective,
+                        Objective::Create({base.get(), &job.task(), &base->model().linears()}));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<DataShard> shard,
+                        DataShard::Open(arguments.shard, job.task().labels_size()));
+  WEFT_RETURN_IF_ERROR(base->model().CheckShard(*shard, job.task().type()));
+  std::vector<Adapter> adapters;
+  for (const std::string& path : arguments.adapters) {
+    WEFT_ASSIGN_OR_RETURN(Adapter adapter, ReadAdapter(path, layout));
+    adapters.push_back(std::move(adapter));
+  }
+  std::vector<int64_t> rows(shard->rows());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<CohortMember> members;
+  std::vector<MemberRows> member_rows;
+  for (const Adapter& adapter : adapters) {
+    members.push_back({.client_id = "", .start = &adapter, .shard = shard.get()});
+    member_rows.push_back({.shard = shard.get(), .rows = rows, .max_length = 4096});
+  }
   std::set<std::string> roles;
   for (const TensorSpec& spec : layout->tensors()) roles.insert(spec.role);
-  const AdapterTensors tensors(adapter, roles, /*rank=*/0, base->device());
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<TorchForm> form, CreateTorchForm(job.adapter()));
-  WEFT_ASSIGN_OR_RETURN(const Classifier classifier,
-                        Classifier::Create(*base, base->model().linears(), *form, tensors.tensors(), labels));
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<DataShard> shard, DataShard::Open(paths[4], labels));
-  std::vector<int64_t> rows(shard->rows());
-  WEFT_RETURN_IF_ERROR(base->model().CheckShard(*shard));
-  std::iota(rows.begin(), rows.end(), 0);
-  WEFT_ASSIGN_OR_RETURN(const Batch batch, base->model().MakeBatch(*shard, rows, base->model().max_length(), labels));
-  DropoutSource no_dropout;
-  const at::Tensor logits = classifier.Logits(batch, no_dropout);
-  logits.backward(MeanCrossEntropy(logits.detach(), batch.labels).gradient);
-  std::vector<SafetensorToWrite> out = {Tensor("logits", logits)};
-  for (const auto& [name, tensor] : tensors.tensors()) out.push_back(Tensor(name, tensor.grad()));
-  return WriteSafetensors(paths[5], out);
+  const CohortTensors tensors(members, roles, {}, base->device());
+  WEFT_ASSIGN_OR_RETURN(const AttachedForm attached, form->Attach(base->description(), tensors.members()));
+  int64_t member = 0;
+  WEFT_ASSIGN_OR_RETURN(const Batch batch, base->model().MakeBatch(member_rows,
+                                                                   {.num_labels = job.task().labels_size(),
+                                                                    .prompt_tokens = form->prompt_tokens(),
+                                                                    .read = objective->read()},
+                                                                   &member));
+  Pass pass({.form = &attached,
+             .random = nullptr,
+             .dtype = arguments.compute == "bf16" ? at::kBFloat16 : at::kFloat,
+             .checkpointing = arguments.compute == "checkpointed"});
+  const at::Tensor hidden = base->model().Forward(batch, base->model().linears(), pass);
+  WEFT_ASSIGN_OR_RETURN(at::Tensor outputs, objective->Outputs(batch, hidden, tensors.members(), pass));
+  const int64_t lines = outputs.size(0) / static_cast<int64_t>(adapters.size());
+  outputs = outputs.detach().slice(0, 0, lines).clone();
+  const int64_t counted = objective->Counted(*shard, rows, 4096, form->prompt_tokens());
+  WEFT_RETURN_IF_ERROR(objective
+                           ->Learn(batch, hidden, tensors.members(),
+                                   std::vector<double>(adapters.size(), 1 / static_cast<double>(counted)),
+                                   /*label_smoothing=*/0, pass)
+                           .status());
+  std::vector<SafetensorToWrite> out = {Tensor("outputs", outputs)};
+  for (size_t k = 0; k < adapters.size(); ++k) {
+    for (const auto& [name, tensor] : tensors.members()[k]) {
+      out.push_back(Tensor(k == 0 ? name : absl::StrCat(k, ".", name), tensor.gradient));
+    }
+  }
+  return WriteSafetensors(arguments.out, out);
 }
 
 }  // namespace
 }  // namespace weft
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
+  if (argc < 7) {
     std::fprintf(stderr,
-                 "usage: model_logits BASE_FOLDER JOB.json ADAPTER.safetensors SHARD.safetensors OUT.safetensors\n");
+                 "usage: model_logits BASE_FOLDER JOB.json SHARD.safetensors OUT.safetensors f32|bf16|checkpointed "
+                 "ADAPTER.safetensors...\n");
     return weft::kExitUsage;
   }
-  const absl::Status status = weft::CatchTorch([&] { return weft::Run(argv); });
+  const weft::Arguments arguments{argv[1], argv[2], argv[3], argv[4], argv[5], {argv + 6, argv + argc}};
+  const absl::Status status = weft::CatchTorch([&] { return weft::Run(arguments); });
   if (status.ok()) return weft::kExitOk;
   std::fprintf(stderr, "%s\n", weft::ErrorLine("model_logits", status).c_str());
   return weft::ExitCodeFor(status);

@@ -1,7 +1,7 @@
 #include "training/models/checkpoint.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -14,7 +14,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-using Function = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+using Function = std::function<TensorPair(const TensorPair&)>;
 
 // The function travels as a pointer in saved_data, owned by a capsule that lives as long as the node.
 struct Recomputed : torch::CustomClassHolder {
@@ -23,23 +23,23 @@ struct Recomputed : torch::CustomClassHolder {
 
 class Recompute : public torch::autograd::Function<Recompute> {
  public:
-  static variable_list forward(AutogradContext* context, variable_list inputs, const at::Tensor& anchor,
-                               const c10::intrusive_ptr<Recomputed>& holder) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& first, const at::Tensor& second,
+                               const at::Tensor& anchor, const c10::intrusive_ptr<Recomputed>& holder) {
     (void)anchor;
-    context->save_for_backward(inputs);
+    context->save_for_backward({first, second});
     context->saved_data["f"] = c10::IValue::make_capsule(holder);
     const at::AutoGradMode off(false);
-    return holder->f(inputs);
+    const TensorPair outputs = holder->f({first, second});
+    return {outputs[0], outputs[1]};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto holder = c10::static_intrusive_pointer_cast<Recomputed>(context->saved_data["f"].toCapsule());
-    variable_list inputs, result;
-    for (const at::Tensor& saved : context->get_saved_variables()) {
-      inputs.push_back(saved.detach().requires_grad_(saved.requires_grad()));
-    }
+    const variable_list saved = context->get_saved_variables();
+    TensorPair inputs;
+    for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = saved[i].detach().requires_grad_(saved[i].requires_grad());
     const at::AutoGradMode on(true);
-    const variable_list outputs = holder->f(inputs);
+    const TensorPair outputs = holder->f(inputs);
     variable_list wanted, wanted_gradients;
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (!gradients[i].defined() || !outputs[i].requires_grad()) continue;
@@ -47,22 +47,20 @@ class Recompute : public torch::autograd::Function<Recompute> {
       wanted_gradients.push_back(gradients[i]);
     }
     torch::autograd::backward(wanted, wanted_gradients);
-    for (const at::Tensor& input : inputs) result.push_back(input.grad());
-    result.emplace_back();
-    result.emplace_back();
-    return result;
+    return {inputs[0].grad(), inputs[1].grad(), Variable(), Variable()};
   }
 };
 
 }  // namespace
 
-std::vector<at::Tensor> Checkpoint(Function f, const std::vector<at::Tensor>& inputs) {
+TensorPair Checkpoint(Function f, const TensorPair& inputs) {
   if (!at::GradMode::is_enabled()) return f(inputs);
   auto holder = c10::make_intrusive<Recomputed>();
   holder->f = std::move(f);
   // What f reads may have something to learn though no input does.
   const at::Tensor anchor = at::zeros({}, at::TensorOptions(at::kFloat)).requires_grad_(true);
-  return Recompute::apply(inputs, anchor, holder);
+  const variable_list outputs = Recompute::apply(inputs[0], inputs[1], anchor, holder);
+  return {outputs[0], outputs[1]};
 }
 
 }  // namespace weft

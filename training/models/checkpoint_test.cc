@@ -1,6 +1,7 @@
 #include "training/models/checkpoint.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
@@ -8,7 +9,7 @@
 namespace weft {
 namespace {
 
-using Tensors = std::vector<at::Tensor>;
+using Tensors = TensorPair;
 
 struct Computed {
   at::Tensor y, x_gradient, leaf_gradient;
@@ -31,13 +32,13 @@ Computed Compute(bool checkpointed, bool input_learns) {
   return result;
 }
 
-// The same operations in the same order: the same bits.
+// The same operations: the same bits, but for the order in which an input's parts of its gradient are added.
 TEST(CheckpointTest, GivesTheSameResultsAndGradients) {
   const Computed plain = Compute(false, true), again = Compute(true, true);
   EXPECT_EQ(plain.runs, 1);
   EXPECT_EQ(again.runs, 2);
   EXPECT_TRUE(plain.y.equal(again.y));
-  EXPECT_TRUE(plain.x_gradient.equal(again.x_gradient));
+  EXPECT_LT((plain.x_gradient - again.x_gradient).abs().max().item<float>(), 1e-5f);
   EXPECT_TRUE(plain.leaf_gradient.equal(again.leaf_gradient));
 }
 
@@ -53,9 +54,9 @@ TEST(CheckpointTest, ComputesOnceWithoutGradients) {
   const Tensors out = Checkpoint(
       [&](const Tensors& in) {
         ++runs;
-        return Tensors{in[0] * 2};
+        return Tensors{in[0] * 2, in[1]};
       },
-      {at::randn({2})});
+      {at::randn({2}), at::randn({2})});
   EXPECT_EQ(runs, 1);
   EXPECT_FALSE(out[0].requires_grad());
 }

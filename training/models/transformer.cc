@@ -169,10 +169,10 @@ TransformerModel::Stream TransformerModel::RunLayer(size_t index, const Stream& 
 }
 
 TransformerModel::Stream TransformerModel::RunCheckpointed(size_t index, const Stream& in, Work& work) const {
-  const std::vector<at::Tensor> out = Checkpoint(
-      [this, index, &work](const std::vector<at::Tensor>& x) {
+  const TensorPair out = Checkpoint(
+      [this, index, work](const TensorPair& x) mutable {  // a copy: it goes on living until the way back
         const Stream stream = RunLayer(index, {.sum = x[0], .normed = x[1]}, work);
-        return std::vector<at::Tensor>{stream.sum, stream.normed};
+        return TensorPair{stream.sum, stream.normed};
       },
       {in.sum, in.normed});
   return {.sum = out[0], .normed = out[1]};

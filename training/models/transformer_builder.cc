@@ -29,8 +29,10 @@ class TransformerModel::Builder {
     for (size_t i = 0; i < config_.layers.size(); ++i) {
       WEFT_RETURN_IF_ERROR(AddLayer(config_.layers[i], /*last=*/i + 1 == config_.layers.size(), grouped));
     }
-    for (size_t i = 0; i < base_.linears.size(); ++i) {  // poolers
-      if (!grouped[i]) WEFT_RETURN_IF_ERROR(AddGroup({static_cast<int>(i)}, grouped).status());
+    for (size_t i = 0; i < base_.linears.size(); ++i) {
+      // Poolers, which some tasks do without, and checkpoints of others lack.
+      if (grouped[i] || !weights_.Has(base_.linears[i].name + ".weight")) continue;
+      WEFT_RETURN_IF_ERROR(AddGroup({static_cast<int>(i)}, grouped).status());
     }
     return weights_.CheckAllRead(config_.ignored);
   }

@@ -28,6 +28,8 @@ class BaseWeights {
   // naming it: missing, another shape, a dtype other than F32, BF16 and F16.
   absl::StatusOr<at::Tensor> Get(const std::string& name, const std::vector<int64_t>& shape);
 
+  bool Has(const std::string& name) const { return !NameInFiles(name).empty(); }
+
   // INVALID_ARGUMENT naming a tensor that was never read and does not begin with one of `ignored` (with or without the
   // prefix): the checkpoint is of another model than config.json describes.
   absl::Status CheckAllRead(const std::vector<std::string>& ignored) const;
