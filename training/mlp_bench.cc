@@ -70,9 +70,9 @@ absl::Status Run(const std::string& folder, int64_t steps) {
     double best = 0;
     for (int repeat = 0; repeat < 5; ++repeat) {
       plan.mutable_training()->set_steps(steps);
-      WEFT_ASSIGN_OR_RETURN(const std::vector<TrainResult> results,
+      WEFT_ASSIGN_OR_RETURN(const std::vector<absl::StatusOr<TrainResult>> results,
                             trainer->Train(plan, {&member, 1}, [](int64_t, int64_t) { return true; }));
-      const double microseconds = results[0].metrics.seconds() / static_cast<double>(steps) * 1e6;
+      const double microseconds = results[0]->metrics.seconds() / static_cast<double>(steps) * 1e6;
       if (repeat == 0 || microseconds < best) best = microseconds;
     }
     std::printf("mlp_%s_step_microseconds=%.1f\n", optimizer, best);

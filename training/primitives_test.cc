@@ -72,13 +72,15 @@ class PrimitivesTest : public TrainerFixture {
     member.seed = 7;
     auto results = trainer_->Train(plan, {&member, 1}, Go);
     EXPECT_TRUE(results.ok()) << results.status();
-    return std::move(results->at(0));
+    EXPECT_TRUE(results->at(0).ok()) << results->at(0).status();
+    return *std::move(results->at(0));
   }
 
   absl::Status Refusal(const proto::Plan& plan, CohortMember member = {.client_id = "c"}) {
     member.start = &DefaultStart();
     member.shard = shard_.get();
-    return trainer_->Train(plan, {&member, 1}, Go).status();
+    const auto results = trainer_->Train(plan, {&member, 1}, Go);
+    return results.ok() ? results->at(0).status() : results.status();
   }
 
   double LossOf(Trainer& trainer, const Adapter& adapter, const std::string& job = "j", int64_t rank = 0) {
@@ -87,7 +89,7 @@ class PrimitivesTest : public TrainerFixture {
     plan.set_job_id(job);
     const auto results = trainer.Evaluate(plan, {&member, 1}, Go);
     EXPECT_TRUE(results.ok()) << results.status();
-    return results->at(0).loss_sum();
+    return results->at(0)->loss_sum();
   }
 
   // A trainer whose base holds W + 8 * B A where the steps say so; 8 is the scale of the fixture's job.
@@ -334,8 +336,8 @@ TEST_F(PrimitivesTest, AddToBase_EqualsMergedWeights) {
   EXPECT_EQ(LossOf(*trainer_, start), before);
   const CohortMember member = {.client_id = "c", .start = &start, .shard = shard_.get(), .seed = 7};
   const auto there = merged->Train(plan, {&member, 1}, Go), elsewhere = perturbed->Train(plan, {&member, 1}, Go);
-  EXPECT_LT(Deviation(here.adapter, there->at(0).adapter, 0, start, start), 2e-7);  // measured 1.5e-8
-  EXPECT_GT(Deviation(here.adapter, elsewhere->at(0).adapter, 0, start, start), 2e-7);
+  EXPECT_LT(Deviation(here.adapter, there->at(0)->adapter, 0, start, start), 2e-7);  // measured 1.5e-8
+  EXPECT_GT(Deviation(here.adapter, elsewhere->at(0)->adapter, 0, start, start), 2e-7);
 }
 
 TEST_F(PrimitivesTest, AddToBase_IsTheJobsAloneAndOutlivesPreparingAgain) {

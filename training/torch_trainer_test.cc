@@ -43,39 +43,6 @@ TEST_F(TorchTrainerTest, Train_SameSeedSameBits) {
   EXPECT_FALSE(SameBits(first->adapter, other->adapter));
 }
 
-TEST_F(TorchTrainerTest, Train_CohortEqualsRunsOfOne) {
-  const std::vector<TestSplit> splits = {Rows(20), Rows(7, 50), Rows(1, 90)};
-  std::vector<std::unique_ptr<DataShard>> shards;
-  std::vector<Adapter> starts;
-  std::vector<CohortMember> cohort;
-  for (size_t i = 0; i < splits.size(); ++i) {
-    shards.push_back(Shard(splits[i]));
-    starts.push_back(Start(i));
-  }
-  for (size_t i = 0; i < splits.size(); ++i) {
-    cohort.push_back({.client_id = absl::StrCat(i), .start = &starts[i], .shard = shards[i].get(), .seed = i});
-  }
-  proto::Plan plan = Plan(0);
-  plan.mutable_training()->set_epochs(2);
-  int64_t calls = 0, last_total = 0;
-  const auto together = trainer_->Train(plan, cohort, [&](int64_t done, int64_t total) {
-    EXPECT_EQ(done, ++calls);
-    last_total = total;
-    return true;
-  });
-  ASSERT_TRUE(together.ok()) << together.status();
-  EXPECT_EQ(calls, 2 * (4 + 2 + 1));
-  EXPECT_EQ(last_total, calls);
-  for (size_t i = 0; i < cohort.size(); ++i) {
-    const auto alone = trainer_->Train(plan, {&cohort[i], 1}, Go);
-    ASSERT_TRUE(alone.ok()) << alone.status();
-    EXPECT_TRUE(SameBits(together->at(i).adapter, alone->at(0).adapter)) << i;
-    EXPECT_EQ(together->at(i).metrics.steps(), alone->at(0).metrics.steps());
-    EXPECT_EQ(together->at(i).metrics.loss(), alone->at(0).metrics.loss());
-  }
-  EXPECT_FALSE(SameBits(together->at(0).adapter, together->at(1).adapter));
-}
-
 TEST_F(TorchTrainerTest, Train_OnlyTrainedRolesChange) {
   const Adapter start = Start();
   proto::Plan plan = Plan(4);

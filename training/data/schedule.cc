@@ -30,7 +30,9 @@ void BatchSchedule::Shuffle() {
 
 int64_t StepsFor(const proto::TrainingConfig& training, int64_t rows) {
   if (training.steps() > 0) return training.steps();
-  return training.epochs() * ((rows + training.batch_size() - 1) / training.batch_size());
+  const int64_t batches = training.epochs() * ((rows + training.batch_size() - 1) / training.batch_size());
+  const int64_t accumulation = std::max<int64_t>(training.accumulation(), 1);
+  return (batches + accumulation - 1) / accumulation;
 }
 
 }  // namespace weft

@@ -31,8 +31,8 @@ class BatchSchedule {
   int64_t next_ = 0;
 };
 
-// Steps that `training` asks of a shard with `rows` rows: training.steps when it is set, else as many as its epochs
-// need.
+// Steps that `training` asks of a shard with `rows` rows: training.steps when it is set, else as many as the batches of
+// its epochs make, `accumulation` of them a step; the last step is filled up from a further pass.
 int64_t StepsFor(const proto::TrainingConfig& training, int64_t rows);
 
 // Number of the i-th of `wanted` rows evenly spaced over `rows`; wanted <= rows.

@@ -117,7 +117,8 @@ class TrainerFixture : public ::testing::Test {
     const CohortMember member = {.client_id = "c", .start = &adapter, .shard = &shard, .seed = 0};
     const auto results = trainer_->Evaluate(EvaluationPlan(rows), {&member, 1}, Go);
     EXPECT_TRUE(results.ok()) << results.status();
-    return results->at(0);
+    EXPECT_TRUE(results->at(0).ok()) << results->at(0).status();
+    return *results->at(0);
   }
 
   const Adapter& DefaultStart() {
