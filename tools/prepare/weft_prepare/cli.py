@@ -1,25 +1,24 @@
 """The command line of `weft prepare`."""
 
 import argparse
-import collections
 import json
+import math
 import signal
 import sys
 
 from weft_prepare import errors
-from weft_prepare.data_folder import DataFolderWriter, check_replaceable
+from weft_prepare.data_folder import check_replaceable
 from weft_prepare.errors import PrepareError
 from weft_prepare.labels import read_labels
-from weft_prepare.rows import Selection
-from weft_prepare.text import Encoder
-from weft_prepare.tsv import TsvFile
 
-# Rows are encoded so many at a time, fewer when they are long: what bounds the memory taken.
-CHUNK_ROWS = 1024
-CHUNK_CHARACTERS = 1 << 22
 DEFAULT_TEST_FRACTION = 0.1
+TASKS = ("sequence_classification", "causal_lm", "sentence_embedding", "image_classification")
+KINDS = ("tsv", "csv", "jsonl", "parquet", "dataset", "text-folder", "image-folder", "idx")
+IMAGE_KINDS = ("image-folder", "idx")
+RULES = ("column", "dirichlet", "iid")
 
-DESCRIPTION = """Turns a tab-separated text file into a data folder, for `data:` of a client.yaml."""
+DESCRIPTION = """Turns a client's own data into a data folder, for `data:` of a client.yaml; or deals the rows to many
+clients, a folder for each. docs/data.md has the inputs and examples."""
 EPILOG = """Exit codes: 0 done; 1 internal error; 2 command line or data wrong; 3 file not found; 5 refused (permission,
 or --out holds something else); 6 disk or memory full; 7 stopped."""
 
@@ -50,37 +49,121 @@ def length(text):
     return value
 
 
-def _parser():
-    parser = _Parser(prog="weft prepare", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("data", metavar="DATA.tsv", help="UTF-8, tab-separated, with a header line; no quoting")
-    parser.add_argument("--base", required=True, help="Hugging Face folder of the base; its tokenizer.json is used")
-    parser.add_argument("--out", required=True, help="data folder to write; one of an earlier run is replaced")
-    parser.add_argument("--labels", metavar="FILE", help="the job's labels, one a line in the order of their class "
-                        "ids; default: all labels of the file, sorted. They are written to OUT/labels.txt")
-    parser.add_argument("--max-length", type=length, default=128, help="tokens of a row, special ones included, at "
-                        "which longer texts are cut (default: %(default)s)")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    split = parser.add_mutually_exclusive_group()
+def seed(text):
+    value = int(text)
+    if not 0 <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 0 to 2^63 - 1")
+    return value
+
+
+def positive(text):
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0, at most 1e6")
+    return value
+
+
+def numbers(text):
+    values = [float(part) for part in text.split(",")]
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"found {text}, expected numbers with commas between")
+    return values
+
+
+def image_size(text):
+    """height, width of "224" or "28x32"."""
+    values = [length(part) for part in text.split("x")]
+    if len(values) > 2 or max(values) > 4096:
+        raise argparse.ArgumentTypeError(f"found {text}, expected N or HEIGHTxWIDTH, at most 4096")
+    return values if len(values) == 2 else values * 2
+
+
+def _add_columns(parser):
+    columns = parser.add_argument_group("columns")
+    columns.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    columns.add_argument("--label-column", metavar="NAME", help="default: label; of the tasks without labels: none, "
+                         "and only --partition dirichlet reads it")
+    columns.add_argument("--partner-column", default="partner", metavar="NAME", help="sentence_embedding: the text "
+                         "that belongs to the one of --text-column (default: partner)")
+    columns.add_argument("--prompt-column", default="prompt", metavar="NAME", help="causal_lm (default: prompt)")
+    columns.add_argument("--completion-column", default="completion", metavar="NAME", help="causal_lm: what is learnt "
+                         "(default: completion)")
+    columns.add_argument("--messages-column", default="messages", metavar="NAME", help="causal_lm: conversations, of "
+                         "which what the assistant says is learnt (default: messages)")
+    columns.add_argument("--image-column", default="image", metavar="NAME", help="default: image")
+    columns.add_argument("--client-column", metavar="NAME", help="column that names each row's client (default: "
+                         "client)")
+
+
+def _add_rows(parser):
+    rows = parser.add_argument_group("rows")
+    split = rows.add_mutually_exclusive_group()
     split.add_argument("--split-column", metavar="NAME", help="column that names each row's split, train or test "
                        "(default: split, where there is one)")
     split.add_argument("--test-fraction", type=fraction, metavar="F", help="draw the test rows by a hash of their text "
                        f"instead (default: {DEFAULT_TEST_FRACTION} where there is no split column)")
-    parser.add_argument("--splits", type=names, metavar="NAME[,..]", help="only these splits (default: all)")
-    parser.add_argument("--client", type=names, action="extend", metavar="NAME[,..]",
-                        help="only the rows of these clients")
-    parser.add_argument("--clients-file", metavar="FILE", help="the same, one name a line")
-    parser.add_argument("--client-column", metavar="NAME", help="column that names each row's client (default: client)")
+    rows.add_argument("--splits", type=names, metavar="NAME[,..]", help="only these splits (default: all)")
+    rows.add_argument("--client", type=names, action="extend", metavar="NAME[,..]",
+                      help="only the rows of these clients")
+    rows.add_argument("--clients-file", metavar="FILE", help="the same, one name a line")
+    many = parser.add_argument_group("many clients", "each gets a data folder OUT/clients/NAME")
+    many.add_argument("--partition", choices=RULES, help="column: a client for each name in the client column; "
+                      "dirichlet: clients of equal size, their classes' shares drawn from Dirichlet(alpha); iid: at "
+                      "random")
+    many.add_argument("--num-clients", type=length, metavar="N", help="under dirichlet and iid")
+    many.add_argument("--alpha", type=positive, metavar="A", help="under dirichlet: small is unlike, large alike")
+    many.add_argument("--min-rows", type=length, default=1, metavar="N", help="rows of split train that a client must "
+                      "have; under column clients with fewer are left out (default: %(default)s)")
+    many.add_argument("--seed", type=seed, default=0, help="of the partition and of the draw of test rows "
+                      "(default: %(default)s)")
+
+
+def _parser():
+    parser = _Parser(prog="weft prepare", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("data", metavar="DATA", help="file or folder")
+    parser.add_argument("--base", help="Hugging Face folder of the base; its tokenizer.json is used, or for images its "
+                        "preprocessor_config.json. May be left out for images whose size is given")
+    parser.add_argument("--out", required=True, help="data folder to write; one of an earlier run is replaced")
+    parser.add_argument("--kind", choices=KINDS, help="of DATA (default: told by its name or by what lies in it)")
+    parser.add_argument("--task", choices=TASKS, help="default: image_classification for folders of images and idx "
+                        "files, else sequence_classification")
+    parser.add_argument("--labels", metavar="FILE", help="the job's labels, one a line in the order of their class "
+                        "ids; default: those that the data names in an order, else all found, sorted. They are written "
+                        "to OUT/labels.txt")
+    parser.add_argument("--max-length", type=length, default=128, help="tokens of a row, special ones included, at "
+                        "which longer texts are cut (default: %(default)s)")
+    images = parser.add_argument_group("images", "default: as the base's preprocessor_config.json says")
+    images.add_argument("--image-size", type=image_size, metavar="N|HxW")
+    images.add_argument("--channels", type=int, choices=(1, 3))
+    images.add_argument("--image-mean", type=numbers, metavar="M[,..]")
+    images.add_argument("--image-std", type=numbers, metavar="S[,..]")
+    _add_columns(parser)
+    _add_rows(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of the summary (default: text)")
     return parser
+
+
+def _check_partition(options):
+    """What --partition needs, and what means nothing without it."""
+    given = {"--num-clients": options.num_clients is not None, "--alpha": options.alpha is not None,
+             "--min-rows": options.min_rows != 1}
+    wanted = {None: set(), "column": set(), "iid": {"--num-clients"}, "dirichlet": {"--num-clients", "--alpha"}}
+    allowed = wanted[options.partition] | ({"--min-rows"} if options.partition else set())
+    for option, is_given in given.items():
+        if is_given and option not in allowed:
+            raise PrepareError("INVALID_ARGUMENT", f"{option} means nothing with "
+                               f"{'--partition ' + options.partition if options.partition else 'no --partition'}; "
+                               "leave it out")
+        if not is_given and option in wanted[options.partition]:
+            raise PrepareError("INVALID_ARGUMENT", f"--partition {options.partition} without {option}; give it")
 
 
 def _wanted_clients(options):
     """The set of names, or None for all rows."""
     if options.client is None and options.clients_file is None:
-        if options.client_column is not None:
+        if options.client_column is not None and options.partition != "column":
             raise PrepareError("INVALID_ARGUMENT", "--client-column without --client or --clients-file; name "
-                               "the clients")
+                               "the clients, or give --partition column")
         return None
     clients = set(options.client or [])
     if options.clients_file is not None:
@@ -95,67 +178,91 @@ def _wanted_clients(options):
     return clients
 
 
-def _chunks(rows):
-    chunk, characters = [], 0
-    for row, split in rows:
-        chunk.append((row, split))
-        characters += len(row.text)
-        if len(chunk) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+def _task(options, reader):
+    """What to make of the rows; of causal_lm by the columns that there are."""
+    from weft_prepare import tasks
+    from weft_prepare.encoder import Encoder
+    from weft_prepare.images import ImageFormat
+
+    name = options.task or ("image_classification" if options.kind in IMAGE_KINDS else "sequence_classification")
+    if name == "image_classification":
+        image_format = ImageFormat(options.base, options.image_size, options.channels, options.image_mean,
+                                   options.image_std)
+        return tasks.ImageTask(image_format, options.image_column)
+    if options.base is None:
+        raise PrepareError("INVALID_ARGUMENT", "the following arguments are required: --base, whose tokenizer makes "
+                           "tokens of texts; see `weft prepare --help`")
+    encoder = Encoder(options.base, options.max_length)
+    if name == "sequence_classification":
+        return tasks.TextTask(encoder, options.text_column)
+    if name == "sentence_embedding":
+        return tasks.PairsTask(encoder, options.text_column, options.partner_column)
+    columns = reader.columns
+    if options.messages_column in columns:
+        return tasks.ChatTask(encoder, options.base, options.messages_column)
+    if options.prompt_column in columns or options.completion_column in columns:
+        return tasks.PromptTask(encoder, options.prompt_column, options.completion_column)
+    return tasks.PlainTask(encoder, options.text_column)
 
 
-def _write(selection, encoder, labels, path, writer):
-    """All rows into the writer; returns the rows of each label and how many texts reached the longest length."""
-    ids_of_labels = {label: i for i, label in enumerate(labels)}
-    rows_of_labels, longest = collections.Counter(), 0
-    for chunk in _chunks(selection.rows()):
-        for (row, split), ids in zip(chunk, encoder.encode([row.text for row, _ in chunk])):
-            if not ids:
-                raise PrepareError("INVALID_ARGUMENT", f"{path}: line {row.line}: the text has no tokens; remove "
-                                   "the row")
-            if row.label not in ids_of_labels:
-                raise PrepareError("FAILED_PRECONDITION", f"{path}: changed while it was read; run again")
-            writer.split(split).add(ids, ids_of_labels[row.label])
-            rows_of_labels[row.label] += 1
-            longest += len(ids) == encoder.max_length
-    return rows_of_labels, longest
+def _selection(options, reader, task, clients):
+    from weft_prepare.selection import Options
+    from weft_prepare.tasks import Column
+
+    test_fraction, split = options.test_fraction, options.split_column
+    if test_fraction is None and split is None:
+        if "split" in reader.columns:
+            split = "split"
+        else:
+            test_fraction = DEFAULT_TEST_FRACTION
+    label = options.label_column or ("label" if task.labelled or options.partition == "dirichlet" else None)
+    need_client = clients is not None or options.partition == "column"
+    return Options(label=label and Column(label, "--label-column"), split=split and Column(split, "--split-column"),
+                   client=Column(options.client_column or "client", "--client-column") if need_client else None,
+                   clients=clients, splits=None if options.splits is None else set(options.splits),
+                   test_fraction=test_fraction, seed=options.seed)
 
 
-def prepare(options):
-    """Writes the data folder and returns its summary, JSON-ready."""
+def run(options):
+    """The summary of what was written."""
+    from weft_prepare.pipeline import Partition, prepare
+    from weft_prepare.readers import kind_of, open_reader
+
+    _check_partition(options)
     clients = _wanted_clients(options)
     labels = None if options.labels is None else read_labels(options.labels)
-    client_column = None if clients is None else options.client_column or "client"
-    tsv = TsvFile(options.data, options.label_column, options.text_column, options.split_column, client_column)
-    test_fraction = options.test_fraction
-    if test_fraction is None and tsv.columns.split is None:
-        test_fraction = DEFAULT_TEST_FRACTION
-    encoder = Encoder(options.base, options.max_length)
+    options.kind = options.kind or kind_of(options.data)
+    reader = open_reader(options.data, options.kind)
+    task = _task(options, reader)
+    if labels is not None and not task.labelled:
+        raise PrepareError("INVALID_ARGUMENT", f"--labels for task {task.name}, which has none; leave it out")
     check_replaceable(options.out)
-    selection = Selection(tsv, clients, None if options.splits is None else set(options.splits), test_fraction)
-    labels = selection.check(labels)
-    with DataFolderWriter(options.out) as writer:
-        rows_of_labels, longest = _write(selection, encoder, labels, options.data, writer)
-        manifest = writer.finish(labels, encoder.sha256, options.max_length)
-    splits = {name: {"rows": split["rows"], "tokens": split["tokens"]} for name, split in manifest["splits"].items()}
-    return {"folder": options.out, "splits": splits, "rows": sum(split["rows"] for split in splits.values()),
-            "tokens": sum(split["tokens"] for split in splits.values()), "max_length": options.max_length,
-            "rows_at_max_length": longest, "tokenizer_sha256": encoder.sha256,
-            "labels": {label: rows_of_labels[label] for label in labels}}
+    rule = options.partition and Partition(options.partition, options.num_clients, options.alpha, options.min_rows,
+                                           options.seed)
+    return prepare(reader, task, _selection(options, reader, task, clients), labels, options.out, options.max_length,
+                   rule)
 
 
 def _text(summary):
-    present = sum(1 for rows in summary["labels"].values() if rows)
-    lines = [f"{summary['folder']}: {summary['rows']} rows, {summary['tokens']} tokens, "
-             f"{present} of {len(summary['labels'])} labels present"]
+    head = f"{summary['folder']}: {summary['rows']} rows"
+    if summary["tokens"]:
+        head += f", {summary['tokens']} tokens"
+    if summary["labels"]:
+        head += f", {sum(map(bool, summary['labels'].values()))} of {len(summary['labels'])} labels present"
+    lines = [head]
     for name, split in summary["splits"].items():
         rows, tokens = split["rows"], split["tokens"]
-        lines.append(f"  {name}: {rows} rows, {tokens} tokens, {tokens / rows:.1f} a row")
+        lines.append(f"  {name}: {rows} rows" + (f", {tokens} tokens, {tokens / rows:.1f} a row" if tokens else ""))
+    if "clients" in summary:
+        clients = summary["clients"]
+        lines.append(f"  {clients['count']} clients of {clients['min_rows']} to {clients['max_rows']} rows")
     if summary["rows_at_max_length"]:
         lines.append(f"  {summary['rows_at_max_length']} rows have {summary['max_length']} tokens, the most allowed")
+    last_only = summary.get("conversations_with_only_the_last_turn_learnt")
+    if last_only:
+        lines.append(f"  of {last_only} conversations only the last turn is learnt: the chat template writes earlier "
+                     "ones otherwise")
+    lines += [f"  {rows} rows dropped: {reason}" for reason, rows in summary["dropped"].items()]
     return "\n".join(lines)
 
 
@@ -163,25 +270,19 @@ def _stop(*_):
     raise KeyboardInterrupt
 
 
-def _run(arguments):
-    options = _parser().parse_args(arguments)
-    try:
-        import tokenizers  # noqa: F401  (before any work, for a clear line)
-    except ImportError as error:
-        raise PrepareError("FAILED_PRECONDITION", f"{sys.executable}: {error}; install deploy/requirements.txt for it "
-                           "or set WEFT_PYTHON to an interpreter that has it") from None
-    summary = prepare(options)
-    print(json.dumps(summary, indent=2, ensure_ascii=False) if options.format == "json" else _text(summary))
-
-
 def main(arguments):
     """Returns the exit code; what went wrong is one line on stderr."""
     previous = signal.signal(signal.SIGTERM, _stop)  # so that half a folder is removed
     try:
-        _run(arguments)
+        options = _parser().parse_args(arguments)
+        summary = run(options)
+        print(json.dumps(summary, indent=2, ensure_ascii=False) if options.format == "json" else _text(summary))
         return 0
     except PrepareError as error:
         failure = error
+    except ImportError as error:
+        failure = PrepareError("FAILED_PRECONDITION", f"{sys.executable}: {error}; install deploy/requirements.txt for "
+                               "it or set WEFT_PYTHON to an interpreter that has it")
     except OSError as error:
         failure = errors.from_os_error(error)
     except MemoryError:

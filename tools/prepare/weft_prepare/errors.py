@@ -43,6 +43,6 @@ def from_os_error(error):
     return PrepareError(code, f"{place}{error.strerror or error}{advice}")
 
 
-def error_line(error):
+def error_line(error, program="weft prepare"):
     # Messages of libraries may have several lines; scripts and logs read one.
-    return f"weft prepare: {error.code}: {' '.join(str(error).split())}"
+    return f"{program}: {error.code}: {' '.join(str(error).split())}"
