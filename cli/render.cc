@@ -65,19 +65,48 @@ std::string PrivacyLines(const proto::JobStatus& job) {
           : absl::StrCat("          shown without noise: ", absl::StrJoin(privacy.unprotected(), ", "), "\n"));
 }
 
+// The last round that was evaluated; null when none was.
+const proto::RoundStatus* LastEvaluated(const proto::JobStatus& job) {
+  const proto::RoundStatus* last = nullptr;
+  for (const proto::RoundStatus& round : job.rounds()) {
+    if (round.has_accuracy()) last = &round;
+  }
+  return last;
+}
+
+std::string Figure(bool known, double value) { return known ? absl::StrFormat("%.4f", value) : "-"; }
+
+// ", F1 0.5120" or ", perplexity 12.3456", as the task has it.
+std::string FurtherFigures(const proto::JobStatus& job) {
+  const proto::RoundStatus* last = LastEvaluated(job);
+  if (last == nullptr) return "";
+  return absl::StrCat(last->has_f1() ? absl::StrFormat(", F1 %.4f", last->f1()) : "",
+                      last->has_perplexity() ? absl::StrFormat(", perplexity %.4f", last->perplexity()) : "");
+}
+
 std::string RoundTable(const proto::JobStatus& job, int max_rounds) {
-  std::vector<std::vector<std::string>> rows = {
-      {"ROUND", "UPDATES", "EXAMPLES", "TRAIN LOSS", "ACCURACY", "LOSS", "SECONDS", "UP", "DOWN"}};
-  if (job.has_privacy()) rows[0].push_back("EPSILON");
+  const proto::RoundStatus* last = LastEvaluated(job);
+  const bool f1 = last != nullptr && last->has_f1(), perplexity = last != nullptr && last->has_perplexity();
+  std::vector<std::vector<std::string>> rows = {{"ROUND", "UPDATES", "EXAMPLES", "TRAIN LOSS", "ACCURACY"}};
+  const auto add = [&](std::vector<std::string> cells) {
+    rows.back().insert(rows.back().end(), cells.begin(), cells.end());
+  };
+  if (f1) add({"F1"});
+  add({"LOSS"});
+  if (perplexity) add({"PERPLEXITY"});
+  add({"SECONDS", "UP", "DOWN"});
+  if (job.has_privacy()) add({"EPSILON"});
   for (int i = std::max(0, job.rounds_size() - max_rounds); i < job.rounds_size(); ++i) {
     const proto::RoundStatus& round = job.rounds(i);
     rows.push_back({absl::StrCat(round.round()), absl::StrCat(round.updates(), "/", round.selected()),
-                    absl::StrCat(round.examples()), absl::StrFormat("%.4f", round.train_loss()),
-                    round.has_accuracy() ? absl::StrFormat("%.4f", round.accuracy()) : "-",
-                    round.has_loss() ? absl::StrFormat("%.4f", round.loss()) : "-",
-                    absl::StrFormat("%.1f", round.train_seconds() + round.evaluation_seconds()),
-                    HumanBytes(round.bytes_up()), HumanBytes(round.bytes_down())});
-    if (job.has_privacy()) rows.back().push_back(absl::StrFormat("%.4f", round.epsilon()));
+                    absl::StrCat(round.examples()), Figure(true, round.train_loss()),
+                    Figure(round.has_accuracy(), round.accuracy())});
+    if (f1) add({Figure(round.has_f1(), round.f1())});
+    add({Figure(round.has_loss(), round.loss())});
+    if (perplexity) add({Figure(round.has_perplexity(), round.perplexity())});
+    add({absl::StrFormat("%.1f", round.train_seconds() + round.evaluation_seconds()), HumanBytes(round.bytes_up()),
+         HumanBytes(round.bytes_down())});
+    if (job.has_privacy()) add({Figure(true, round.epsilon())});
   }
   return rows.size() > 1 ? Table(rows) : "";
 }
@@ -124,10 +153,8 @@ bool HasEnded(proto::JobState state) {
 }
 
 std::string LastAccuracy(const proto::JobStatus& job) {
-  for (int i = job.rounds_size() - 1; i >= 0; --i) {
-    if (job.rounds(i).has_accuracy()) return absl::StrFormat("%.4f", job.rounds(i).accuracy());
-  }
-  return "-";
+  const proto::RoundStatus* last = LastEvaluated(job);
+  return Figure(last != nullptr, last == nullptr ? 0 : last->accuracy());
 }
 
 std::string JobTable(const proto::CoordinatorStatus& status) {
@@ -160,6 +187,7 @@ std::string JobText(const proto::JobStatus& job, int max_rounds) {
   if (LastAccuracy(job) != "-") {
     absl::StrAppendFormat(&text, " (best %.4f in round %d)", job.best_accuracy(), job.best_round());
   }
+  absl::StrAppend(&text, FurtherFigures(job));
   absl::StrAppend(&text, "\nbytes     ", BytesOf(job), "\n");
   if (job.has_privacy()) absl::StrAppend(&text, PrivacyLines(job));
   if (!HasEnded(job.state())) absl::StrAppend(&text, "time left ", HumanSeconds(job.seconds_left()), "\n");
@@ -169,7 +197,7 @@ std::string JobText(const proto::JobStatus& job, int max_rounds) {
 std::string JobLine(const proto::JobStatus& job) {
   std::string line = absl::StrCat(job.job_id(), " ", StateName(job.state()), " round ", RoundsOf(job));
   if (const std::string phase = PhaseOf(job); !phase.empty()) absl::StrAppend(&line, ", ", phase);
-  absl::StrAppend(&line, ", accuracy ", LastAccuracy(job), ", ", BytesOf(job));
+  absl::StrAppend(&line, ", accuracy ", LastAccuracy(job), FurtherFigures(job), ", ", BytesOf(job));
   if (job.has_privacy()) absl::StrAppend(&line, ", ", EpsilonOf(job));
   if (!HasEnded(job.state())) absl::StrAppend(&line, ", ", HumanSeconds(job.seconds_left()), " left");
   if (!job.message().empty()) absl::StrAppend(&line, ": ", job.message());

@@ -101,6 +101,30 @@ TEST(RenderTest, JobText_SaysWhatPrivacyIsSpentAndWhatIsShownWithoutNoise) {
   EXPECT_TRUE(absl::StrContains(JobText(job, 2), "no amplification by sampling claimed")) << JobText(job, 2);
 }
 
+TEST(RenderTest, JobText_F1OfAClassification) {
+  proto::JobStatus job = TestJob();
+  EXPECT_FALSE(absl::StrContains(JobText(job, 2), "F1"));
+  job.mutable_rounds(0)->set_f1(0.4375);
+  const std::string text = JobText(job, 2);
+  EXPECT_TRUE(absl::StrContains(text, "accuracy  0.5000 (best 0.5000 in round 1), F1 0.4375\n")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "TRAIN LOSS  ACCURACY  F1      LOSS  SECONDS")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "2.5000      0.5000    0.4375  -     0.0")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "2.5000      -         -       -     0.0")) << text;
+  EXPECT_TRUE(absl::StrContains(JobLine(job), ", accuracy 0.5000, F1 0.4375, 1.2 MB up")) << JobLine(job);
+}
+
+TEST(RenderTest, JobText_PerplexityOfALanguageModel) {
+  proto::JobStatus job = TestJob();
+  EXPECT_FALSE(absl::StrContains(JobText(job, 2), "PERPLEXITY"));
+  job.mutable_rounds(0)->set_loss(2.5);
+  job.mutable_rounds(0)->set_perplexity(12.18249);
+  const std::string text = JobText(job, 2);
+  EXPECT_TRUE(absl::StrContains(text, "in round 1), perplexity 12.1825\n")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "ACCURACY  LOSS    PERPLEXITY  SECONDS")) << text;
+  EXPECT_TRUE(absl::StrContains(text, "0.5000    2.5000  12.1825     0.0")) << text;
+  EXPECT_TRUE(absl::StrContains(JobLine(job), ", accuracy 0.5000, perplexity 12.1825, 1.2 MB up")) << JobLine(job);
+}
+
 TEST(RenderTest, JobTable_OneLineAJob) {
   proto::CoordinatorStatus status;
   EXPECT_EQ(JobTable(status), "no jobs\n");

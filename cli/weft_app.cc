@@ -11,9 +11,10 @@
 #include "absl/strings/str_format.h"
 #include "adapters/peft_folder.h"
 #include "cli/admin_client.h"
+#include "cli/generate.h"
 #include "cli/job_file.h"
-#include "cli/prepare.h"
 #include "cli/proto_json.h"
+#include "cli/python_tool.h"
 #include "cli/render.h"
 #include "cli/watch.h"
 #include "common/exit_code.h"
@@ -29,8 +30,9 @@ constexpr char kDefaultCoordinator[] = "127.0.0.1:7400";
 constexpr char kFooter[] =
     R"(Exit codes: 0 done; 1 internal error; 2 command line or configuration wrong; 3 file, job or round not found;
 4 coordinator not reachable; 5 refused; 6 disk, memory or message limit exhausted; 7 stopped (`watch`: the job was
-stopped); 8 damaged data; 9 `watch`: the job failed. `prepare` ends with the code of the Python package.
-Environment: WEFT_COORDINATOR (host:port when --coordinator is not given), WEFT_PYTHON (interpreter of `prepare`).)";
+stopped); 8 damaged data; 9 `watch`: the job failed. `prepare` and `generate` end with the codes of their own help.
+Environment: WEFT_COORDINATOR (host:port when --coordinator is not given), WEFT_PYTHON (interpreter of `prepare` and
+`generate`).)";
 
 struct Flags {
   std::string coordinator = kDefaultCoordinator;
@@ -170,7 +172,8 @@ void Declare(CLI::App& app, Flags* flags, Command* command) {
   exports->add_option("job", flags->job_id)->required();
   exports->add_option("--which", flags->which, "best, last or a round number")->capture_default_str();
   exports->add_option("--out", flags->out_folder, "folder to write, made when missing")->required();
-  // Listed here for --help; RunWeft hands its arguments on untouched.
+  // Listed here for --help; RunWeft hands their arguments on untouched.
+  app.add_subcommand("generate", "text from a language model with an adapter (`weft generate --help`)");
   app.add_subcommand("prepare", "turn a client's own data into a data folder (`weft prepare --help`)");
 }
 
@@ -179,17 +182,28 @@ int Fail(const absl::Status& status, std::ostream& err) {
   return ExitCodeFor(status);
 }
 
-absl::Status Prepare(const std::vector<std::string>& arguments) {
+// `weft prepare` and `weft generate`.
+bool IsPythonTool(const std::vector<std::string>& arguments) {
+  return arguments.size() > 1 && (arguments[1] == "prepare" || arguments[1] == "generate");
+}
+
+// Returns only when it cannot be run.
+absl::Status RunPythonTool(const std::vector<std::string>& arguments) {
   const char* python = std::getenv("WEFT_PYTHON");
-  WEFT_ASSIGN_OR_RETURN(const PrepareCommand command,
-                        FindPrepare(BinaryFolders(arguments[0]), python == nullptr ? "" : python));
-  return ExecPrepare(command, {arguments.begin() + 2, arguments.end()});
+  const std::vector<std::string> folders = BinaryFolders(arguments[0]);
+  WEFT_ASSIGN_OR_RETURN(const PythonTool tool, FindPythonTool(arguments[1], folders, python == nullptr ? "" : python));
+  std::vector<std::string> words(arguments.begin() + 2, arguments.end());
+  if (arguments[1] == "generate") {
+    WEFT_ASSIGN_OR_RETURN(const std::string binary, FindGenerateBinary(folders));
+    words.insert(words.begin(), {"--binary", binary});
+  }
+  return ExecPythonTool(tool, words);
 }
 
 }  // namespace
 
 int RunWeft(const std::vector<std::string>& arguments, bool terminal, std::ostream& out, std::ostream& err) {
-  if (arguments.size() > 1 && arguments[1] == "prepare") return Fail(Prepare(arguments), err);
+  if (IsPythonTool(arguments)) return Fail(RunPythonTool(arguments), err);
   Flags flags;
   Command command = nullptr;
   CLI::App app("Federated fine-tuning: submit jobs to a coordinator, follow them, fetch adapters.", "weft");
@@ -202,7 +216,7 @@ int RunWeft(const std::vector<std::string>& arguments, bool terminal, std::ostre
     return Fail(absl::InvalidArgumentError(absl::StrCat(error.what(), "; see `weft --help`")), err);
   }
   if (command == nullptr) {
-    return Fail(absl::InvalidArgumentError("prepare must be the first word: weft prepare ..."), err);
+    return Fail(absl::InvalidArgumentError("prepare and generate must be the first word: weft prepare ..."), err);
   }
   Weft weft(flags, terminal, out);
   const absl::StatusOr<ExitCode> code = (weft.*command)();

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
 #include <sstream>
 
 #include "absl/strings/match.h"
@@ -233,7 +236,7 @@ TEST_F(WeftAppTest, Export_RoundThatIsNotKept) {
 
 TEST_F(WeftAppTest, Usage_HelpListsCommandsAndExitCodes) {
   EXPECT_EQ(RunBare({"weft", "--help"}), kExitOk);
-  for (const char* word : {"submit", "watch", "export", "prepare", "Exit codes"}) {
+  for (const char* word : {"submit", "watch", "export", "prepare", "generate", "Exit codes"}) {
     EXPECT_TRUE(absl::StrContains(out_.str(), word)) << word;
   }
 }
@@ -251,10 +254,51 @@ TEST_F(WeftAppTest, Usage_MistakesAreOneLineEach) {
                                                 {"weft", "export", "j"},
                                                 {"weft", "status", "--coordinator", "nowhere"},
                                                 {"weft", "status", "--coordinator", "192.0.2.1:7400"},
-                                                {"weft", "--insecure", "prepare"}}) {
+                                                {"weft", "--insecure", "prepare"},
+                                                {"weft", "--insecure", "generate"}}) {
     EXPECT_EQ(RunBare(words), kExitUsage) << err_.str();
     ExpectError("weft: ");
   }
+}
+
+// A bundle whose Python writes down what it was called with.
+class PythonToolDeathTest : public testing::Test {
+ protected:
+  PythonToolDeathTest() : root_(std::filesystem::path(testing::TempDir()) / "bundle") {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    for (const char* folder : {"tools/prepare/weft_prepare", "tools/generate/weft_generate", ".venv/bin", "bin"}) {
+      std::filesystem::create_directories(root_ / folder);
+    }
+    MakeProgram(".venv/bin/python", "#!/bin/sh\necho \"called with $*\" >&2\nexit 23\n");
+  }
+  void MakeProgram(const std::string& name, const std::string& text) {
+    const std::string path = (root_ / name).string();
+    ASSERT_TRUE(WriteFileAtomically(path, text).ok());
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  }
+  int Run(std::vector<std::string> words) {
+    words.insert(words.begin(), (root_ / "bin/weft").string());
+    return RunWeft(words, /*terminal=*/false, std::cout, std::cerr);
+  }
+
+  const std::filesystem::path root_;
+};
+
+TEST_F(PythonToolDeathTest, Prepare_GetsItsArgumentsUntouched) {
+  EXPECT_EXIT(Run({"prepare", "data.tsv", "--help"}), testing::ExitedWithCode(23),
+              "called with -m weft_prepare data.tsv --help");
+}
+
+TEST_F(PythonToolDeathTest, Generate_GetsTheBinaryToo) {
+  MakeProgram("bin/weft-generate", "#!/bin/sh\n");
+  EXPECT_EXIT(Run({"generate", "--prompt", "x"}), testing::ExitedWithCode(23),
+              "called with -m weft_generate --binary .*/bin/weft-generate --prompt x");
+}
+
+TEST_F(PythonToolDeathTest, Generate_WithoutTheBinary) {
+  std::filesystem::remove(root_ / "bin/weft-generate");
+  EXPECT_EXIT(std::exit(Run({"generate", "--prompt", "x"})), testing::ExitedWithCode(kExitNotFound),
+              "weft: NOT_FOUND: no weft-generate beside");
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // CoordinatorImpl: clients coming, speaking and going.
 
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "common/version.h"
 #include "proto/schema.h"
 #include "server/coordinator_impl.h"
+#include "server/evaluation/evaluation.h"
 
 namespace weft::server {
 namespace {
@@ -24,24 +24,10 @@ absl::Status CheckHello(const proto::Hello& hello) {
   return CheckName(hello.instance(), "instance");
 }
 
-absl::Status CheckEvaluation(const proto::Evaluation& evaluation, const std::string& client, int64_t planned_rows) {
-  if (evaluation.client_id() != client) {
-    return absl::InvalidArgumentError(absl::StrCat("client ", client, " sent an evaluation of client ",
-                                                   evaluation.client_id(), "; send only your own"));
-  }
-  if (evaluation.correct() > evaluation.examples()) {
-    return absl::InvalidArgumentError(absl::StrCat("evaluation: found ", evaluation.correct(), " correct of ",
-                                                   evaluation.examples(), " rows, expected at most as many as rows"));
-  }
-  if (planned_rows > 0 && evaluation.examples() > static_cast<uint64_t>(planned_rows)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("evaluation: found ", evaluation.examples(), " rows, the plan asked for ", planned_rows));
-  }
-  if (!std::isfinite(evaluation.loss_sum()) || evaluation.loss_sum() < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("evaluation: found loss_sum ", evaluation.loss_sum(), ", expected a finite number of at least 0"));
-  }
-  return absl::OkStatus();
+absl::Status CheckSender(const proto::Evaluation& evaluation, const std::string& client) {
+  if (evaluation.client_id() == client) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("client ", client, " sent an evaluation of client ",
+                                                 evaluation.client_id(), "; send only your own"));
 }
 
 // Why a client that would take the job can't; "" when it can.
@@ -200,7 +186,9 @@ absl::Status CoordinatorImpl::OnEvaluation(const std::string& id, Client& client
   client.activity = "idle";
   if (running_ == nullptr || evaluation.job_id() != running_->stored.id) return absl::OkStatus();
   JobMachine& machine = *running_->machine;
-  if (absl::Status status = CheckEvaluation(evaluation, id, machine.planned_rows()); !status.ok()) {
+  absl::Status status = CheckSender(evaluation, id);
+  status.Update(CheckEvaluation(evaluation, running_->checked.config.task(), machine.planned_rows()));
+  if (!status.ok()) {
     Logger("server.client")
         ->warn("event=bad_evaluation job={} round={} client={} reason=\"{}\"", evaluation.job_id(), evaluation.round(),
                id, std::string(status.message()));

@@ -167,14 +167,15 @@ TEST_F(CoordinatorClientsTest, Evaluation_BadOnesCostOnlyThatClient) {
     std::string client;
     uint64_t examples, correct;
     double loss_sum;
+    int labels;
     const char* message;
   };
   const Case cases[] = {
-      {"b", 10, 5, 1, "of client b"},
-      {"a", 10, 11, 1, "11 correct of 10"},
-      {"a", 10, 5, std::numeric_limits<double>::quiet_NaN(), "loss_sum"},
-      {"a", 10, 5, -1, "loss_sum"},
-      {"a", 16, 5, 1, "asked for 15"},
+      {"b", 10, 5, 1, 2, "of client b"},
+      {"a", 10, 11, 1, 2, "11 correct of 10"},
+      {"a", 10, 5, std::numeric_limits<double>::quiet_NaN(), 2, "loss_sum"},
+      {"a", 10, 5, 1, 3, "counts of 3 classes, expected 2"},
+      {"a", 16, 5, 1, 2, "asked for 15"},
   };
   for (const Case& c : cases) {
     Add("a");
@@ -192,6 +193,7 @@ TEST_F(CoordinatorClientsTest, Evaluation_BadOnesCostOnlyThatClient) {
     evaluation.set_examples(c.examples);
     evaluation.set_correct(c.correct);
     evaluation.set_loss_sum(c.loss_sum);
+    FakeClient::CountClasses(c.labels, &evaluation);
     const absl::Status status = Client("a").Say(message);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(status.message(), HasSubstr(c.message));
@@ -199,6 +201,7 @@ TEST_F(CoordinatorClientsTest, Evaluation_BadOnesCostOnlyThatClient) {
     EXPECT_EQ(JobOf(job).state(), proto::FINISHED);
     EXPECT_EQ(JobOf(job).rounds(0).evaluated_examples(), 15u);
     EXPECT_DOUBLE_EQ(JobOf(job).rounds(0).accuracy(), 5.0 / 15);
+    EXPECT_DOUBLE_EQ(JobOf(job).rounds(0).f1(), (2 * 5.0 / (15 + 5) + 0) / 2);
     state_dir_ += "-next";
     Open();
   }

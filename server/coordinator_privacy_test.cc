@@ -39,7 +39,7 @@ TEST_F(CoordinatorPrivacyTest, Status_SaysWhatIsSpentOfWhatAndWhatNoNoiseProtect
   EXPECT_EQ(status.privacy().delta(), kFakeDelta);
   EXPECT_EQ(status.privacy().noise_multiplier(), 1.5);
   EXPECT_EQ(status.privacy().sampling_rate(), 0.5);
-  for (const char* figure : {"train_loss", "accuracy", "loss", "examples"}) {
+  for (const char* figure : {"train_loss", "accuracy", "loss", "f1", "examples"}) {
     EXPECT_THAT(status.privacy().unprotected(), Contains(figure));
   }
 }

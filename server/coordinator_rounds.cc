@@ -103,6 +103,7 @@ void CoordinatorImpl::SendEvaluationPlan(const SendEvaluation& action) {
   plan.set_split(config.evaluation().split());
   plan.set_rows(action.rows);
   plan.set_max_length(config.training().max_length());
+  plan.set_compute(config.training().compute());
   for (const std::string& role : running_->roles_local) plan.add_roles_local(role);
   plan.set_base_residual(aggregators::HasRole(*running_->current->layout(), "base_a"));
   plan.set_progress_interval_ms(Milliseconds(options_.config.progress_interval()));
@@ -138,8 +139,12 @@ void CoordinatorImpl::GiveUp(const DropRound& drop) {
 void CoordinatorImpl::Save() {
   const CommittedRound& round = running_->machine->history().rounds.back();
   Logger("server.round")
-      ->info("event=evaluated job={} round={} accuracy={:.4f} loss={:.4f} rows={}", running_->stored.id,
-             round.status.round(), round.status.accuracy(), round.status.loss(), round.status.evaluated_examples());
+      ->info("event=evaluated job={} round={} accuracy={:.4f} loss={:.4f} rows={}{}{}", running_->stored.id,
+             round.status.round(), round.status.accuracy(), round.status.loss(), round.status.evaluated_examples(),
+             round.status.has_f1() ? absl::StrFormat(" f1=%.4f", round.status.f1()) : "",
+             round.status.has_perplexity() ? absl::StrFormat(" perplexity=%.4f tokens=%d", round.status.perplexity(),
+                                                             round.status.evaluated_tokens())
+                                           : "");
   const absl::Status status = journal_->SaveRound(running_->stored.id, round);
   if (status.ok()) return;
   // A restart evaluates this round again.

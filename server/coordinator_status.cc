@@ -40,6 +40,11 @@ proto::PrivacyStatus CoordinatorImpl::PrivacyOf(const Job& job) {
   for (const char* figure : {"updates", "examples", "train_loss", "accuracy", "loss", "evaluated_examples"}) {
     privacy.add_unprotected(figure);
   }
+  if (job.stored.config.task().type() == "causal_lm") {
+    for (const char* figure : {"perplexity", "evaluated_tokens"}) privacy.add_unprotected(figure);
+  } else if (job.stored.config.task().labels_size() > 0) {
+    privacy.add_unprotected("f1");
+  }
   return privacy;
 }
 

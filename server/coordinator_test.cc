@@ -81,12 +81,14 @@ TEST_F(CoordinatorTest, Plan_CarriesDecayedRateSeedAndRoles) {
   proto::JobConfig config = SmallJob(3);
   config.mutable_training()->set_learning_rate(0.1);
   config.mutable_training()->set_learning_rate_decay(0.5);
+  config.mutable_training()->set_compute("bf16");
   Submit(config);
   const proto::Plan first = TakePlan("a");
   const proto::Plan other = TakePlan("b");
   EXPECT_EQ(first.round(), 1);
   EXPECT_DOUBLE_EQ(first.training().learning_rate(), 0.1);
   EXPECT_EQ(first.training().learning_rate_decay(), 1);
+  EXPECT_EQ(first.training().compute(), "bf16");
   EXPECT_NE(first.seed(), other.seed());
   EXPECT_EQ(first.progress_interval_ms(), 1000u);
   EXPECT_THAT(first.roles_sent(), Contains("head"));
@@ -97,6 +99,7 @@ TEST_F(CoordinatorTest, Plan_CarriesDecayedRateSeedAndRoles) {
     EXPECT_EQ(evaluation.round(), 1);
     EXPECT_EQ(evaluation.split(), "test");
     EXPECT_EQ(evaluation.max_length(), config.training().max_length());
+    EXPECT_EQ(evaluation.compute(), "bf16");
     EXPECT_EQ(Client(id).Evaluate(evaluation), absl::OkStatus());
   }
   const proto::Plan second = TakePlan("a");

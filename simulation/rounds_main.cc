@@ -92,9 +92,11 @@ Json ToJson(const RoundReport& report) {
   Json json = {{"round", report.round},           {"selected", report.selected},     {"updates", report.updates},
                {"refused", report.refused},       {"train_loss", report.train_loss}, {"bytes_up", report.bytes_up},
                {"bytes_down", report.bytes_down}, {"seconds", report.seconds}};
-  if (report.evaluated > 0) {
-    json["accuracy"] = static_cast<double>(report.correct) / static_cast<double>(report.evaluated);
-    json["loss"] = report.loss_sum / static_cast<double>(report.evaluated);
+  if (const proto::RoundStatus& evaluation = report.evaluation; evaluation.has_accuracy()) {
+    json["accuracy"] = evaluation.accuracy();
+    json["loss"] = evaluation.loss();
+    if (evaluation.has_f1()) json["f1"] = evaluation.f1();
+    if (evaluation.has_perplexity()) json["perplexity"] = evaluation.perplexity();
     json["accuracy_of"] = report.accuracy_of;
   }
   return json;

@@ -17,6 +17,7 @@
 #include "aggregators/core/state.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "server/evaluation/evaluation.h"
 #include "server/round/plan.h"
 #include "server/selection/selection.h"
 
@@ -208,8 +209,10 @@ absl::Status Runner::Evaluate(RoundReport* report) {
   plan.set_split(config.evaluation().split());
   plan.set_rows(config.evaluation().rows());
   plan.set_max_length(config.training().max_length());
+  plan.set_compute(config.training().compute());
   for (const std::string& role : roles_local_) plan.add_roles_local(role);
   plan.set_base_residual(!base_step_bytes_.empty());
+  server::EvaluationSum sum(config.task());
   for (const VirtualClient& client : options_.clients) {
     const DataShard* shard = client.data->split(plan.split());
     if (shard == nullptr) continue;
@@ -222,12 +225,15 @@ absl::Status Runner::Evaluate(RoundReport* report) {
     WEFT_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<proto::Evaluation>> results,
                           options_.trainer->Evaluate(plan, {&member, 1}, [](int64_t, int64_t) { return true; }));
     WEFT_ASSIGN_OR_RETURN(const proto::Evaluation result, std::move(results[0]));
-    report->evaluated += result.examples();
-    report->correct += result.correct();
-    report->loss_sum += result.loss_sum();
-    report->accuracy_of[client.id] =
-        static_cast<double>(result.correct()) / static_cast<double>(std::max<uint64_t>(result.examples(), 1));
+    WEFT_RETURN_IF_ERROR(server::CheckEvaluation(result, config.task(), plan.rows()));
+    sum.Add(result);
+    server::EvaluationSum own(config.task());
+    own.Add(result);
+    proto::RoundStatus figures;
+    own.Fill(&figures);
+    if (figures.has_accuracy()) report->accuracy_of[client.id] = figures.accuracy();
   }
+  sum.Fill(&report->evaluation);
   return absl::OkStatus();
 }
 

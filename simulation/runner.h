@@ -12,6 +12,7 @@
 #include "adapters/adapter.h"
 #include "client/local_update.h"
 #include "client/state_store.h"
+#include "proto/status.pb.h"
 #include "server/broadcast/broadcast.h"
 #include "server/submit_check.h"
 #include "training/data/shard.h"
@@ -43,8 +44,7 @@ struct RoundReport {
   int64_t refused = 0;                        // by the rule
   double train_loss = 0;                      // mean over updates, weighted by examples, in nats
   uint64_t bytes_up = 0, bytes_down = 0;      // tensor bytes, all clients together
-  uint64_t evaluated = 0, correct = 0;        // 0 when not evaluated
-  double loss_sum = 0;                        // cross-entropy over the rows evaluated, in nats
+  proto::RoundStatus evaluation;              // its figures alone: accuracy, loss, f1, ...; none when not evaluated
   std::map<std::string, double> accuracy_of;  // by client
   double seconds = 0;
 };

@@ -34,6 +34,7 @@ FakeTrainer::FakeTrainer(const Options& options, BaseDescription base, std::stri
     : options_(options), base_(std::move(base)), base_hash_(std::move(base_hash)) {}
 
 absl::StatusOr<std::shared_ptr<const Layout>> FakeTrainer::PrepareJob(const proto::JobOffer& job) {
+  labels_[job.job_id()] = job.task().labels_size();
   return MakeLayout(job.adapter(), job.task(), base_);
 }
 
@@ -89,6 +90,14 @@ absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> FakeTrainer::Eval
     result.set_examples(rows);
     result.set_correct(static_cast<uint64_t>(accuracy * static_cast<double>(rows)));
     result.set_loss_sum((1 - accuracy) * static_cast<double>(rows));
+    for (int c = 0; rows > 0 && c < labels_[plan.job_id()]; ++c) result.add_classes();
+    if (result.classes_size() > 0) {
+      proto::ClassCounts& first = *result.mutable_classes(0);
+      first.set_correct(result.correct());
+      first.set_predicted(result.examples());
+      first.set_actual(result.correct());
+      result.mutable_classes()->rbegin()->set_actual(result.examples() - result.correct());
+    }
     results.push_back(result);
     if (!progress(rows, rows)) return absl::CancelledError("evaluation cancelled");
   }

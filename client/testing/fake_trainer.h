@@ -15,8 +15,8 @@
 namespace weft {
 
 // A trainer without torch, for tests: every step adds small positive numbers drawn from the member's seed and id to
-// every value, and accuracy grows with the mean value of the adapter. So results depend on the adapter downloaded, the
-// plan's seed and the client, on nothing else.
+// every value, and accuracy grows with the mean value of the adapter; every row is taken for the first label. So
+// results depend on the adapter downloaded, the plan's seed and the client, on nothing else.
 class FakeTrainer : public Trainer {
  public:
   struct Options {
@@ -56,7 +56,8 @@ class FakeTrainer : public Trainer {
   const BaseDescription base_;
   const std::string base_hash_;
   const std::string device_ = "fake";
-  std::map<std::string, int64_t> base_rounds_;  // by job_id
+  std::map<std::string, int> labels_;           // by job_id
+  std::map<std::string, int64_t> base_rounds_;  // likewise
   std::atomic<int> trained_ = 0;
 };
 

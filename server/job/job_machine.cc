@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/evaluation/evaluation.h"
 #include "server/job/duration.h"
 #include "server/selection/selection.h"
 
@@ -245,20 +246,11 @@ JobActions JobMachine::BeginEvaluation(Evaluated due, absl::Time now) {
 }
 
 JobActions JobMachine::FinishEvaluation(absl::Time now) {
-  uint64_t examples = 0;
-  uint64_t correct = 0;
-  double loss_sum = 0;  // in order of client id, so that the bits do not depend on arrival
-  for (const auto& [client, evaluation] : evaluations_) {
-    examples += evaluation.examples();
-    correct += evaluation.correct();
-    loss_sum += evaluation.loss_sum();
-  }
+  EvaluationSum sum(config_.task());
+  // In order of client id, so that the bits do not depend on arrival.
+  for (const auto& [client, evaluation] : evaluations_) sum.Add(evaluation);
   CommittedRound& last = history_.rounds.back();
-  if (examples > 0) {
-    last.status.set_accuracy(static_cast<double>(correct) / static_cast<double>(examples));
-    last.status.set_loss(loss_sum / static_cast<double>(examples));
-    last.status.set_evaluated_examples(examples);
-  }
+  sum.Fill(&last.status);
   last.status.set_evaluation_seconds(last.status.evaluation_seconds() + absl::ToDoubleSeconds(now - phase_started_));
   last.evaluated = evaluating_;
   round_.reset();

@@ -202,6 +202,31 @@ TEST_F(JobMachineTest, Evaluation_SumsDoNotDependOnArrival) {
       << "these losses do not tell orders apart";
 }
 
+TEST_F(JobMachineTest, Evaluation_OfTokensGivesPerplexity) {
+  proto::JobConfig config = Config(1);
+  config.mutable_task()->set_type("causal_lm");
+  StartNew(config);
+  Ready("a");
+  Ready("b");
+  Update("a", 1);
+  Update("b", 1);
+  for (const auto& [client, tokens] : std::map<std::string, uint64_t>{{"a", 30}, {"b", 10}}) {
+    proto::Evaluation evaluation;
+    evaluation.set_client_id(client);
+    evaluation.set_round(1);
+    evaluation.set_examples(2);
+    evaluation.set_tokens(tokens);
+    evaluation.set_correct(5);
+    evaluation.set_loss_sum(20);
+    Take(job_->OnEvaluation(evaluation, clock_.Now()));
+  }
+  const proto::RoundStatus round = Status().rounds(0);
+  EXPECT_EQ(round.accuracy(), 0.25);
+  EXPECT_EQ(round.loss(), 1);
+  EXPECT_DOUBLE_EQ(round.perplexity(), 2.718281828459045);
+  EXPECT_EQ(round.evaluated_tokens(), 40u);
+}
+
 TEST_F(JobMachineTest, Evaluation_OfAnotherRoundOrTwiceChangesNothing) {
   StartNew(Config(2));
   Ready("a");

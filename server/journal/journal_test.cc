@@ -238,10 +238,12 @@ TEST_F(JournalTest, SaveRound_ReplacesItsFacts) {
   Commit(1, 1, 0);
   CommittedRound round = Round(1);
   round.status.set_accuracy(0.5);
+  round.status.set_f1(0.25);
   round.evaluated = Evaluated::kFinal;
   ASSERT_TRUE(journal_->SaveRound("j", round).ok());
   const StoredJob job = LoadAfterKill().at(0);
   EXPECT_EQ(job.history.rounds.at(0).status.accuracy(), 0.5);
+  EXPECT_EQ(job.history.rounds.at(0).status.f1(), 0.25);
   EXPECT_EQ(job.history.rounds.at(0).evaluated, Evaluated::kFinal);
 }
 

@@ -79,6 +79,7 @@ std::vector<proto::ServerMessage> FakeClient::Take() { return channel_->Take(); 
 
 absl::Status FakeClient::Handle(const proto::ServerMessage& message) {
   if (message.has_job()) {
+    labels_[message.job().job_id()] = message.job().task().labels_size();
     proto::ClientMessage reply;
     reply.mutable_job_reply()->set_job_id(message.job().job_id());
     reply.mutable_job_reply()->set_accepted(true);
@@ -164,6 +165,15 @@ absl::Status FakeClient::Upload(const proto::UploadStart& start, EncodedUpdate u
   return coordinator_->FinishUpload(ticket.id, std::move(update));
 }
 
+void FakeClient::CountClasses(int labels, proto::Evaluation* evaluation) {
+  if (labels == 0 || evaluation->examples() == 0) return;
+  for (int c = 0; c < labels; ++c) evaluation->add_classes();
+  evaluation->mutable_classes(0)->set_correct(evaluation->correct());
+  evaluation->mutable_classes(0)->set_predicted(evaluation->examples());
+  evaluation->mutable_classes(0)->set_actual(evaluation->correct());
+  evaluation->mutable_classes(labels - 1)->set_actual(evaluation->examples() - evaluation->correct());
+}
+
 absl::Status FakeClient::Evaluate(const proto::EvaluationPlan& plan) {
   proto::ClientMessage message;
   proto::Evaluation& evaluation = *message.mutable_evaluation();
@@ -174,6 +184,7 @@ absl::Status FakeClient::Evaluate(const proto::EvaluationPlan& plan) {
   if (plan.rows() > 0) evaluation.set_examples(std::min<uint64_t>(options_.test_examples, plan.rows()));
   evaluation.set_correct(std::min(options_.correct, evaluation.examples()));
   evaluation.set_loss_sum(0.5 * static_cast<double>(evaluation.examples()));
+  CountClasses(labels_[plan.job_id()], &evaluation);
   return Say(message);
 }
 

@@ -1,6 +1,7 @@
 #ifndef WEFT_SERVER_TESTING_FAKE_CLIENT_H_
 #define WEFT_SERVER_TESTING_FAKE_CLIENT_H_
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,7 +15,8 @@ namespace weft::server {
 
 // A client without a process, transport or model: it speaks the whole protocol with a coordinator in the same process.
 // Its training moves every value sent by a number drawn from the plan's seed, so that equal plans give equal bits. It
-// downloads only what it lacks, and goes on from there. Work from one thread; the coordinator may push from any.
+// downloads only what it lacks, and goes on from there. It takes every row for the first label. Work from one thread;
+// the coordinator may push from any.
 class FakeClient {
  public:
   struct Options {
@@ -45,6 +47,8 @@ class FakeClient {
   proto::UploadStart UploadOf(const proto::Plan& plan, const EncodedUpdate& update) const;
   absl::Status Upload(const proto::UploadStart& start, EncodedUpdate update);
   absl::Status Evaluate(const proto::EvaluationPlan& plan);
+  // Adds counts of classes for a job of so many labels.
+  static void CountClasses(int labels, proto::Evaluation* evaluation);
 
   Options& options() { return options_; }
   const proto::Welcome& welcome() const { return welcome_; }
@@ -76,6 +80,7 @@ class FakeClient {
   std::unique_ptr<Adapter> held_;
   std::string held_job_;
   int64_t held_round_ = 0;
+  std::map<std::string, int> labels_;  // by job_id
   std::vector<std::string> downloaded_;
 };
 

@@ -20,13 +20,17 @@ TEST(StatusJsonTest, StatusJson_UsesProtoNamesAndPrintsZeros) {
   EXPECT_TRUE(Has(json, "\"clients\":[]")) << json;
 }
 
-TEST(StatusJsonTest, StatusJson_LeavesOutAnAccuracyThatIsNotThere) {
+TEST(StatusJsonTest, StatusJson_LeavesOutFiguresThatAreNotThere) {
   proto::CoordinatorStatus status;
   proto::JobStatus* job = status.add_jobs();
   job->add_rounds()->set_round(1);
-  EXPECT_FALSE(Has(StatusJson(status), "\"accuracy\""));
+  for (const char* figure : {"\"accuracy\"", "\"f1\"", "\"perplexity\""}) {
+    EXPECT_FALSE(Has(StatusJson(status), figure)) << figure;
+  }
   job->mutable_rounds(0)->set_accuracy(0);
+  job->mutable_rounds(0)->set_f1(0);
   EXPECT_TRUE(Has(StatusJson(status), "\"accuracy\":0"));
+  EXPECT_TRUE(Has(StatusJson(status), "\"f1\":0"));
 }
 
 TEST(StatusJsonTest, StatusJson_IsOneLineWhateverTheTextsHold) {

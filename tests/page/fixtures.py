@@ -31,7 +31,8 @@ def round_status(t):
     accuracy = 0.66 - 0.47 * math.exp(-t / 4.5) + wobble
     return {
         "round": str(t), "selected": "4", "updates": "3" if t == 5 else "4", "examples": "22357" if t == 5 else "30571",
-        "train_loss": 0.92 + 2.3 * math.exp(-t / 4.0) - wobble, "accuracy": accuracy, "loss": 1.18 + 2.0 * math.exp(-t / 4.2) - 2 * wobble,
+        "train_loss": 0.92 + 2.3 * math.exp(-t / 4.0) - wobble, "accuracy": accuracy, "f1": 0.9 * accuracy,
+        "loss": 1.18 + 2.0 * math.exp(-t / 4.2) - 2 * wobble,
         "evaluated_examples": "3397", "train_seconds": 14.2 + wobble * 40, "evaluation_seconds": 2.1,
         "bytes_up": str(4 * 378_216), "bytes_down": str(4 * 378_216 + 9000),
     }
@@ -75,9 +76,22 @@ def private(sampling_rate=0.1):
     job_ = status["jobs"][0]
     job_["config"]["aggregator"] = {"name": "dp", "config": {"rule": {"name": "ffa_lora"}}}
     job_["privacy"] = {"epsilon": 6.4183, "epsilon_budget": 8, "delta": 1e-5, "noise_multiplier": 1.1, "sampling_rate": sampling_rate,
-                       "unprotected": ["updates", "examples", "train_loss", "accuracy", "loss", "evaluated_examples"]}
+                       "unprotected": ["updates", "examples", "train_loss", "accuracy", "loss", "evaluated_examples", "f1"]}
     for round_ in job_["rounds"]:
         round_["epsilon"] = 6.4183 * math.sqrt(int(round_["round"]) / 12)
+    return status
+
+
+def language_model():
+    """Counts are of tokens; the last round is not evaluated yet."""
+    status = running()
+    job_ = status["jobs"][0]
+    job_["config"]["task"] = {"type": "causal_lm"}
+    for round_ in job_["rounds"]:
+        del round_["f1"]
+        round_.update(perplexity=math.exp(round_["loss"]), evaluated_tokens="191020")
+    for name in ("accuracy", "loss", "perplexity"):
+        del job_["rounds"][-1][name]
     return status
 
 

@@ -76,6 +76,12 @@ class Page(unittest.TestCase):
         self.assertIn("about 2 minutes left", self.text("#left"))
         self.assertEqual(self.browser.run("document.querySelectorAll('.thread').length"), 20)
         self.assertIn("18.2\u202fMB", self.text("#tiles"))
+        f1 = f"{90 * fixtures.running()['jobs'][0]['rounds'][-1]['accuracy']:.1f}\u202f%"
+        self.assertIn(f"F1{f1}mean over labels", self.text("#tiles"))
+        self.assertTrue(self.visible("#f1-head"))
+        self.assertEqual(self.text("#rounds tbody tr td:nth-child(3)"), f1)
+        self.assertFalse(self.visible("#perplexity-head"))
+        self.assertFalse(self.visible("#rounds tbody tr td:nth-child(5)"))
         self.assertEqual(self.browser.run("document.querySelectorAll('#clients tbody tr').length"), 4)
         self.assertIn("training 67\u202f%", self.text("#clients"))
         self.assertFalse(self.visible("#insecure"))
@@ -94,7 +100,7 @@ class Page(unittest.TestCase):
         self.browser.wait_for("!document.querySelector('#privacy').hidden")
         line = self.text("#privacy")
         for part in ("epsilon 6.42 of 8 spent", "delta 0.00001", "noise multiplier 1.1", "sampling rate 0.1 claimed",
-                     "not covered: updates, examples, train_loss, accuracy, loss, evaluated_examples."):
+                     "not covered: updates, examples, train_loss, accuracy, loss, evaluated_examples, f1."):
             self.assertIn(part, line)
         self.assertTrue(self.visible("#epsilon-head"))
         self.assertEqual(self.text("#rounds tbody tr td:last-child"), "6.42")
@@ -103,6 +109,25 @@ class Page(unittest.TestCase):
         self.shoot("privacy-narrow-dark")
         self.serve(fixtures.private(sampling_rate=1))
         self.browser.wait_for("document.querySelector('#privacy').textContent.includes('no amplification by sampling claimed')")
+        self.assert_clean()
+
+    def test_language_model(self):
+        self.open(fixtures.language_model())
+        self.assertIn("The task: predict each next token.", self.text("#how"))
+        rounds = fixtures.language_model()["jobs"][0]["rounds"]
+        perplexity = f"{rounds[-2]['perplexity']:.2f}"
+        self.assertIn(f"Perplexity{perplexity}lower is better", self.text("#tiles"))
+        self.assertNotIn("F1", self.text("#tiles"))
+        self.assertFalse(self.visible("#f1-head"))
+        self.assertTrue(self.visible("#perplexity-head"))
+        self.assertEqual(self.text("#rounds tbody tr td:nth-child(5)"), "\u2013", "not evaluated")
+        self.assertEqual(self.text("#rounds tbody tr:nth-child(2) td:nth-child(5)"), perplexity)
+        for chart, unit in (("#accuracy-chart", "tokens predicted right, %"), ("#loss-chart", "nats per token")):
+            titles = self.browser.run(f"[...document.querySelectorAll('{chart} text.title')].map(t => t.textContent)")
+            self.assertEqual(titles, ["round", unit])
+        self.shoot("language-model-light")
+        self.browser.look(400, 860)
+        self.shoot("language-model-narrow-light")
         self.assert_clean()
 
     def test_curves(self):

@@ -12,11 +12,10 @@ export function niceStep(span, wanted) {
 }
 
 export class Chart {
-  // series: [{key, name}]; format: value -> text; unit: the title of the y axis; bounds: the range a value can have; fromZero: whether the
-  // axis always shows zero.
-  constructor(host, {series, format, unit, bounds, fromZero, label, empty}) {
-    Object.assign(this, {host, series, format, unit, bounds, fromZero, label, emptyText: empty});
-    this.data = {points: [], last: 1, target: null};
+  // series: [{key, name}]; format: value -> text; bounds: the range a value can have; fromZero: whether the axis always shows zero.
+  constructor(host, {series, format, bounds, fromZero, label, empty}) {
+    Object.assign(this, {host, series, format, bounds, fromZero, label, emptyText: empty});
+    this.data = {points: [], last: 1, target: null, unit: ""};
     this.focus = null;
     this.tip = el("div", {class: "tip", hidden: ""});
     this.note = el("p", {class: "chart-empty"}, empty);
@@ -32,7 +31,8 @@ export class Chart {
     new ResizeObserver(() => this.draw()).observe(host);
   }
 
-  // points: [{round, <series key>: value or null}], by round; last: right end of the axis; target: a line to reach, or null; best: a round.
+  // points: [{round, <series key>: value or null}], by round; last: right end of the axis; target: a line to reach, or null; best: a round;
+  // unit: the title of the y axis.
   update(data) {
     const text = JSON.stringify(data);
     if (text === this.text) return;
@@ -88,7 +88,7 @@ export class Chart {
       group.append(svg("text", {x: this.x(round), y: height - margin.bottom + 20, class: "x"}, String(round)));
     }
     group.append(svg("text", {x: (margin.left + width - margin.right) / 2, y: height - 6, class: "x title"}, "round"),
-        svg("text", {x: 0, y: 12, class: "title"}, this.unit));
+        svg("text", {x: 0, y: 12, class: "title"}, this.data.unit));
     return group;
   }
 

@@ -18,11 +18,11 @@ let chosen = null;
 let allRounds = false;
 
 const accuracyChart = new Chart(byId("accuracy-chart"), {
-  series: [{key: "accuracy", name: "Accuracy"}], bounds: [0, 1], unit: "rows answered right, %", fromZero: true, label: "Accuracy by round",
+  series: [{key: "accuracy", name: "Accuracy"}], bounds: [0, 1], fromZero: true, label: "Accuracy by round",
   format: (value, step = 0.001) => f.percent(value, step >= 0.01 ? 0 : 1), empty: "The curve starts with the first evaluation.",
 });
 const lossChart = new Chart(byId("loss-chart"), {
-  series: [{key: "loss", name: "Held-out rows"}, {key: "train", name: "While training"}], bounds: [0, Infinity], unit: "nats per row", fromZero: false, label: "Loss by round",
+  series: [{key: "loss", name: "Held-out rows"}, {key: "train", name: "While training"}], bounds: [0, Infinity], fromZero: false, label: "Loss by round",
   format: (value, step = 0.001) => f.decimal(value, step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 3),
   empty: "The curve starts with the first round.",
 });
@@ -131,7 +131,9 @@ function explanation(job) {
   const rank = adapter?.config?.rank === undefined ? "" : ` of rank ${adapter.config.rank}`;
   const size = Number(job.adapter_parameters) > 0 ?
       ` (${f.count(job.adapter_parameters)} numbers, ${f.bytes(4 * Number(job.adapter_parameters))})` : "";
-  return `${labels.length > 0 ? `The task: give each row one of ${f.plural(labels.length, "label")} (${names}). ` : ""}` +
+  const what = {causal_lm: "predict each next token", sentence_embedding: "tell which texts belong together"}[task?.type] ??
+      (labels.length > 0 ? `give each ${task.type === "image_classification" ? "image" : "row"} one of ${f.plural(labels.length, "label")} (${names})` : "");
+  return `${what === "" ? "" : `The task: ${what}. `}` +
       `The base stays frozen on every client. Each round the clients get a small ${form} adapter${rank}${size}, train it on their own ` +
       `rows and send back what has changed; the ${aggregator?.name ?? "aggregation"} rule combines the answers into the next one.`;
 }
@@ -196,6 +198,8 @@ function renderTiles(job) {
     {name: ended ? "Accuracy at the end" : "Accuracy now", key: "accuracy", value: f.percent(last?.accuracy), note: change || (last === undefined ? "not evaluated yet" : `in round ${last.round}`), big: true},
     {name: "Best", value: evaluated.length > 0 ? f.percent(job.best_accuracy) : f.none,
       note: evaluated.length > 0 ? `in round ${job.best_round}` : "not evaluated yet", best: true},
+    ...last?.f1 === undefined ? [] : [{name: "F1", value: f.percent(last.f1), note: "mean over labels"}],
+    ...last?.perplexity === undefined ? [] : [{name: "Perplexity", value: f.decimal(last.perplexity, 2), note: "lower is better"}],
     {name: "Clients", value: `${f.count(connected.length)}`, note: `${f.count(rows)} rows to train on`},
     {name: "Uploaded by clients", value: f.bytes(job.bytes_up), note: updates > 0 ? `in ${f.plural(updates, "update")}` : "no update yet"},
     {name: "Downloaded by clients", value: f.bytes(job.bytes_down), note: "adapters to start from"},
@@ -214,11 +218,14 @@ function renderCharts(job) {
   const rounds = job.rounds ?? [];
   const last = rounds.length > 0 ? rounds.at(-1).round : 1;
   const value = (v) => v === undefined || !Number.isFinite(Number(v)) ? null : Number(v);
+  const counted = {causal_lm: "token", sentence_embedding: "pair"}[job.config?.task?.type] ?? "row";
   accuracyChart.update({
+    unit: `${counted}s ${counted === "row" ? "answered" : counted === "token" ? "predicted" : "found"} right, %`,
     points: rounds.filter((r) => r.accuracy !== undefined).map((r) => ({round: Number(r.round), accuracy: value(r.accuracy)})),
     last: Number(last), target: value(job.config?.stop?.target_accuracy), best: Number(job.best_round),
   });
   lossChart.update({
+    unit: `nats per ${counted}`,
     points: rounds.map((r) => ({round: Number(r.round), loss: value(r.loss), train: value(r.train_loss)})), last: Number(last), target: null,
   });
 }
@@ -276,17 +283,24 @@ function renderRounds(job) {
   show(byId("rounds-card"), rounds.length > 0);
   const shown = allRounds ? rounds : rounds.slice(0, roundsShown);
   const hasPrivacy = job?.privacy !== undefined;
+  const hasF1 = rounds.some((r) => r.f1 !== undefined);
+  const hasPerplexity = rounds.some((r) => r.perplexity !== undefined);
   show(byId("epsilon-head"), hasPrivacy);
+  show(byId("f1-head"), hasF1);
+  show(byId("perplexity-head"), hasPerplexity);
   mirror(byId("rounds").tBodies[0], shown, (r) => r.round,
-      () => cells([["th"], ...Array.from({length: 9}, () => ["td", "num"])]), (row, r) => {
+      () => cells([["th"], ...Array.from({length: 11}, () => ["td", "num"])]), (row, r) => {
         const best = r.accuracy !== undefined && r.round === job.best_round;
         setClass(row, best ? "best" : "");
-        const values = [f.count(r.round) + (best ? " best" : ""), f.percent(r.accuracy), f.decimal(r.loss), f.decimal(r.train_loss),
+        const values = [f.count(r.round) + (best ? " best" : ""), f.percent(r.accuracy), f.percent(r.f1), f.decimal(r.loss),
+          f.decimal(r.perplexity, 2), f.decimal(r.train_loss),
           r.updates === r.selected ? f.count(r.updates) : `${f.count(r.updates)} of ${f.count(r.selected)}`, f.count(r.examples),
           f.bytes(r.bytes_up), f.bytes(r.bytes_down), f.seconds(Number(r.train_seconds) + Number(r.evaluation_seconds)),
           f.decimal(r.epsilon, 2)];
         values.forEach((text, i) => setText(row.cells[i], text));
-        show(row.cells[9], hasPrivacy);
+        show(row.cells[2], hasF1);
+        show(row.cells[4], hasPerplexity);
+        show(row.cells[11], hasPrivacy);
       });
   show(byId("more"), rounds.length > roundsShown);
   setText(byId("more"), allRounds ? "Show the latest only" : `Show all ${f.count(rounds.length)} rounds`);
