@@ -87,6 +87,7 @@ check prepare "$python" -m unittest discover -s tests/prepare -p '*_test.py' -v
 check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py
+check describe "$python" tests/golden/families/describe_check.py
 check rules-parity "$python" tests/golden/rules/rules_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
@@ -100,6 +101,7 @@ if ((all)); then
   once_bazel asan --config=asan //...
   once clang-tidy tests/tree/tidy.sh
   once adding-an-aggregator "$python" tests/docs/adding_an_aggregator_test.py --scratch .weft/adding
+  once bundle tests/bundle/run.sh
   once claims "$python" tests/claims/claims.py
   once dp-table "$python" tests/claims/dp_table.py
   once encodings tests/e2e/encodings.sh

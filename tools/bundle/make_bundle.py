@@ -1,12 +1,13 @@
 """Packs binaries of Bazel into one archive for machines without build tools.
 
-    python3 tools/bundle/make_bundle.py --out FILE.tar.gz --bin BINARY... --torch BINARY... --prepare PYTHON_FILE...
+    python3 tools/bundle/make_bundle.py --out FILE.tar.gz --bin BINARY... --torch BINARY... --python FILE...
         --requirements FILE --launcher FILE --readme FILE --license FILE --version-header FILE
 
     weft/bin        the binaries; of those that use LibTorch (--torch) a launcher each, which finds LibTorch
     weft/libexec    what these launchers start
     weft/lib        the shared libraries they load beside LibTorch, CUDA and the C and C++ run time
-    weft/share      the Python behind `weft prepare` and `weft generate`, requirements.txt, licenses
+    weft/tools      the Python behind `weft prepare` and `weft generate`
+    weft/share      requirements.txt of that Python, licenses
     weft/VERSION    what it was built from, and what it needs of a machine
 
 Binaries look for weft/lib by a DT_RPATH of $ORIGIN/../lib, which holds for the libraries that libraries load, too, and precedes
@@ -109,7 +110,7 @@ def place_libraries(libraries, root):
 
 
 def fill(root, arguments):
-    for folder in ("bin", "libexec", "lib", "share/licenses", "share/prepare"):
+    for folder in ("bin", "libexec", "lib", "share/licenses"):
         (root / folder).mkdir(parents=True)
     for binary in arguments.bin:
         place_binary(binary, root / "bin" / binary.name)
@@ -118,10 +119,9 @@ def fill(root, arguments):
         shutil.copyfile(arguments.launcher, root / "bin" / binary.name)
     libraries = loaded([*arguments.bin, *arguments.torch])
     place_libraries(libraries, root)
-    for file in arguments.prepare:
-        target = root / "share" / file.relative_to("tools")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    for file in arguments.python:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, root / file)
     shutil.copyfile(arguments.requirements, root / "share/requirements.txt")
     shutil.copyfile(arguments.license, root / "LICENSE")
     shutil.copyfile(arguments.readme, root / "README.txt")
@@ -144,7 +144,7 @@ def pack(root, out):
 
 def main():
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ("bin", "torch", "prepare"):
+    for option in ("bin", "torch", "python"):
         parser.add_argument(f"--{option}", nargs="+", type=pathlib.Path, required=True)
     for option in ("out", "requirements", "launcher", "readme", "license", "version-header"):
         parser.add_argument(f"--{option}", type=pathlib.Path, required=True)
