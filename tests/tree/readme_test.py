@@ -84,7 +84,7 @@ def help_of(program, subcommand=""):
     if not subcommand:
         return general
     own = output_of(PROGRAMS[program], subcommand, "--help")
-    return own if subcommand == "prepare" else own + general
+    return own if subcommand in ("prepare", "generate") else own + general
 
 
 def options_in(text):
@@ -224,7 +224,7 @@ class Schema:
     """Fields of the messages of a .proto as a reader sees them: key, default, range."""
 
     MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.M | re.S)
-    FIELD = re.compile(r"^  (?:optional |repeated )?([\w.]+) (\w+) = \d+(?: \[\(schema\) = \{(.*)\}\])?;", re.M)
+    FIELD = re.compile(r"^  (?:optional |repeated )?([\w.]+) (\w+) = \d+(?: \[\(schema\) = \{(.*?)\}\])?;", re.M | re.S)
 
     def __init__(self, path):
         self.messages = {name: self.FIELD.findall(body) for name, body in self.MESSAGE.findall(path.read_text())}
