@@ -41,7 +41,7 @@ absl::StatusOr<PythonTool> FindPythonTool(const std::string& name, const std::ve
     if (access(python.c_str(), X_OK) == 0) return PythonTool{python.string(), pythonpath, package};
     return absl::NotFoundError(
         absl::StrCat("no Python environment at ", (root / ".venv").string(),
-                     "; run deploy/demo.sh or tests/run.sh once to make it, or set WEFT_PYTHON"));
+                     "; make it by deploy/setup.sh, of a bundle as its README.txt says, or set WEFT_PYTHON"));
   }
   return absl::NotFoundError(absl::StrCat("no folder above ", starts.empty() ? "the binary" : starts.front(), " holds ",
                                           folder, "; run weft from its workspace or bundle"));

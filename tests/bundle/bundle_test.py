@@ -201,6 +201,11 @@ class BundleTest(unittest.TestCase):
         self.assertIn("WEFT_TORCH=/nowhere", err)
         self.assertEqual(err.count("\n"), 1)
 
+    def test_without_python_weft_prepare_says_what_to_do(self):
+        err = self.expect(["weft", "prepare", "--help"], code=3)
+        self.assertIn("no Python environment at /weft/.venv", err)
+        self.assertIn("README.txt", err)
+
     def test_another_torch_is_refused(self):
         other = self.machine.at("/other")
         (other / "lib").mkdir(parents=True)
