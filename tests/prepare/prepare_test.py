@@ -1,6 +1,8 @@
 """What `weft prepare` writes: tokens, labels, splits, and the files of training/data/shard.h."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer
 
 from support import REAL_BASE, ROOT, ROWS, PrepareTestCase, rows_of, write_tiny_base
 from weft_prepare import data_folder, pipeline
+from weft_prepare.progress import progress
 
 SENTENCES = ["tool to draw bits by counter", "Préparation des données: 5 Größen, 2 µs",
              "日本語 fonts for the X Window System", "a" * 300, "unaffable antidisestablishmentarianism", "x",
@@ -289,6 +292,19 @@ class ProcessTest(PrepareTestCase):
         self.assertEqual(process.returncode, 7, problems)
         self.assertRegex(problems, r"^weft prepare: CANCELLED: .*\n$")
         self.assertEqual(sorted(path.name for path in self.root.iterdir()), ["base", "data.tsv", "fifo"])
+
+
+class ProgressTest(PrepareTestCase):
+    def test_bars_are_for_terminals_alone(self):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        for stderr, shown in ((Terminal(), True), (io.StringIO(), False)):
+            with contextlib.redirect_stderr(stderr):
+                rows = list(progress(range(3), "encoding", total=3))
+            self.assertEqual(rows, [0, 1, 2])
+            self.assertEqual("weft prepare: encoding" in stderr.getvalue(), shown)
 
 
 class ReplaceTest(PrepareTestCase):

@@ -85,8 +85,6 @@ class RowStore:
             for data in self._parts(rows):
                 digest.update(data)
                 file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         return digest.hexdigest()
 
     def _parts(self, rows):
@@ -201,6 +199,7 @@ class DataFolderWriter:
             self._write_manifest(self._folder, {"format": CLIENTS_FORMAT, "version": 1, **facts, "partition": partition,
                                                 "clients": rows_of})
         self.rows.close()
+        os.sync()  # all at once: file by file, thousands of clients would take minutes
         os.chmod(self._folder, 0o777 & ~self._mask)  # mkdtemp's is for the owner alone
         self._replace()
         return found
@@ -214,8 +213,6 @@ class DataFolderWriter:
     def _write(folder, name, text):
         with open(os.path.join(folder, name), "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _replace(self):
         check_replaceable(self.path)

@@ -1,4 +1,4 @@
-"""The first reading of the input: which rows are wanted, in which split each is, what must hold before any is encoded."""
+"""The first reading of the input: which rows are wanted, the split of each, and what must hold before any is encoded."""
 
 import array
 import collections
@@ -83,7 +83,7 @@ class Selection:
         need_columns(reader, [*task.columns, *(c for c in (options.label, options.split, options.client) if c)])
 
     def read(self, labels):
-        """Selected. `labels`: the names, in order; None: those of all rows, of all clients, who so get the same ones."""
+        """Selected. `labels`: names in order; None: those of all rows, of all clients, who thus get the same ones."""
         splits, clients, found = _Codes(typecode="h"), _Codes(), _Codes(labels or self._own_names() or ())
         known, dropped, any_of_split = len(found.places), collections.Counter(), set()
         for record in progress(self._reader.records(), "reading"):

@@ -11,6 +11,7 @@ from weft_prepare.readers.record import Record, check_folder
 
 def _library():
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is fetched
+    os.environ.setdefault("USE_TORCH", "0")  # nor made a tensor: half a gigabyte that the library would load
     import datasets
 
     datasets.disable_progress_bars()
