@@ -87,7 +87,7 @@ def commit():
         return "unknown"
     head = log.read_text().splitlines()[-1].split()[1]
     root = log.resolve().parents[2]
-    clean = subprocess.run(["git", "-C", root, "diff", "--quiet", "HEAD"], check=False).returncode == 0
+    clean = subprocess.run(["git", "--no-optional-locks", "-C", root, "diff", "--quiet", "HEAD"], check=False).returncode == 0
     return head if clean else f"{head} with changes"
 
 
