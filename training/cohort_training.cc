@@ -1,7 +1,6 @@
 #include "training/cohort_training.h"
 
-#include <ATen/core/grad_mode.h>
-#include <c10/core/InferenceMode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 
 #include <algorithm>
 #include <cmath>

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -117,7 +118,9 @@ class Classification : public Objective {
     const auto found = member.find(name);
     if (found == member.end()) {
       at::Tensor& of_base = heads_of_base_[name];
-      if (!of_base.defined()) WEFT_ASSIGN_OR_RETURN(of_base, options_.base->Get(name, shape));
+      if (!of_base.defined()) {
+        WEFT_ASSIGN_OR_RETURN(of_base, options_.base->Get(name, shape));
+      }
       return of_base;
     }
     if (found->second.value.sizes() == shape) return found->second.value;

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/job.pb.h"
+#include "proto/plan.pb.h"
 #include "training/base_model.h"
 #include "training/forms/form.h"
 #include "training/models/batch.h"

@@ -232,6 +232,10 @@ int64_t TorchTrainer::TokensPerPass() const {
   return base_->device().is_cpu() ? 4096 : 65536;
 }
 
+at::ScalarType DtypeOf(const proto::TrainingConfig& training) {
+  return training.compute() == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
 // Tokens a member brings to a pass, on average and at most.
 struct MemberTokens {
   double mean;
@@ -252,7 +256,7 @@ MemberTokens TokensOf(const PreparedJob& job, const CohortMember& member, const 
 absl::Status TorchTrainer::CheckMemory(const PreparedJob& job, const TrainingGroup& group) const {
   if (!base_->device().is_cpu()) return absl::OkStatus();  // the device's own allocator says when it is full
   const proto::TrainingConfig& training = group.training.front();
-  const at::ScalarType dtype = training.compute() == "bf16" ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType dtype = DtypeOf(training);
   MemoryEstimate estimate;
   for (size_t k = 0; k < group.members.size(); ++k) {
     estimate.tokens += TokensOf(job, group.members[k], group.training[k]).most;
@@ -295,6 +299,7 @@ absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> TorchTrainer::Train(con
   for (const TrainingGroup& group : groups) WEFT_RETURN_IF_ERROR(CheckMemory(*job, group));
   std::vector<absl::StatusOr<TrainResult>> results;
   int64_t before = 0;
+  const bool lays_out = !groups.empty() && !job->linears.front().IsPrepared(DtypeOf(groups.front().training.front()));
   WEFT_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
     at::set_num_threads(options_.threads);
     for (const TrainingGroup& group : groups) {
@@ -309,6 +314,7 @@ absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> TorchTrainer::Train(con
     }
     return absl::OkStatus();
   }));
+  if (lays_out) base_->DropPages();  // products have copies of their own now
   return InOrder(checked, std::move(results));
 }
 
