@@ -14,7 +14,6 @@
 namespace weft::aggregators {
 namespace {
 
-using testing::Client;
 using ::testing::ElementsAre;
 using testing::Filled;
 using ::testing::HasSubstr;

@@ -135,6 +135,7 @@ TEST_F(UpdatesTest, Kept_InOrderOfClientIdAndOneEach) {
   ASSERT_EQ(restored.Restore(*rule.Save()), absl::OkStatus());
   EXPECT_THAT(restored.MergeWith(std::move(rule)).message(), HasSubstr("second update of a"));
   ASSERT_TRUE(std::move(restored).Finish().ok());
+  // NOLINTNEXTLINE(bugprone-use-after-move): Finish leaves what was told
   EXPECT_THAT(restored.told, ElementsAre("a:100:1", "b:3:0"));
 }
 

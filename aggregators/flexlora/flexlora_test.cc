@@ -10,7 +10,6 @@ using Eigen::MatrixXd;
 using testing::A;
 using testing::B;
 using testing::Client;
-using testing::Filled;
 using ::testing::HasSubstr;
 using testing::MeanProduct;
 using testing::Modules;

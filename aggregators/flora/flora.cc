@@ -63,8 +63,7 @@ class Flora : public ProductAggregator {
   }
 
   absl::Status Complete(Adapter* next) const override {
-    fresh_.form->Initialise(FreshSeed(fresh_.job_seed, fresh_.round + 1), next);
-    return absl::OkStatus();
+    return fresh_.form->Reinitialise(FreshSeed(fresh_.job_seed, fresh_.round + 1), next);
   }
 
   const Fresh fresh_;

@@ -81,7 +81,7 @@ TEST(FloraTest, FillPlan_ClientsInitialiseWhatTheStateHolds) {
     EXPECT_THAT(plan.reinitialise().roles(), ElementsAre("lora_a", "lora_b"));
     // What a client makes of the plan.
     Adapter fresh(bench.layout());
-    (*CreateForm(bench.job().adapter()))->Initialise(plan.reinitialise().seed(), &fresh);
+    ASSERT_TRUE((*CreateForm(bench.job().adapter()))->Reinitialise(plan.reinitialise().seed(), &fresh).ok());
     for (const TensorSpec& spec : bench.layout()->tensors()) {
       if (spec.role == "head") continue;
       EXPECT_THAT(bench.start().tensor(*bench.start().layout().Find(spec.name)), ElementsAreArray(fresh.tensor(spec)));

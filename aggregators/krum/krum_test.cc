@@ -7,7 +7,6 @@ namespace weft::aggregators {
 namespace {
 
 using testing::Client;
-using ::testing::ElementsAreArray;
 using testing::Filled;
 using ::testing::HasSubstr;
 using testing::RuleBench;
