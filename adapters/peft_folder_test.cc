@@ -48,16 +48,17 @@ class PeftFolderTest : public testing::Test {
     options_.task.set_type("sequence_classification");
     options_.task.add_labels("no");
     options_.task.add_labels("yes");
+    options_.base = *DescribeBase(kBase);
     options_.base_name = "some/base";
     options_.base_hash = "beef";
   }
 
   std::shared_ptr<const Layout> MakeLayoutHere() const {
-    return *MakeLayout(options_.adapter, options_.task, *DescribeBase(kBase));
+    return *MakeLayout(options_.adapter, options_.task, options_.base);
   }
 
   Adapter Write() {
-    Adapter adapter = *MakeInitialAdapter(options_.adapter, *DescribeBase(kBase), MakeLayoutHere(), 7);
+    Adapter adapter = *MakeInitialAdapter(options_.adapter, options_.base, MakeLayoutHere(), 7);
     const absl::Status status = WritePeftFolder(folder_, adapter, options_);
     EXPECT_TRUE(status.ok()) << status;
     return adapter;
@@ -91,7 +92,10 @@ class PeftFolderTest : public testing::Test {
     EXPECT_TRUE(WriteSafetensors(PathOf("adapter_model.safetensors"), out).ok());
   }
 
-  absl::StatusOr<Adapter> Read() const { return ReadPeftFolder(folder_, MakeLayoutHere()); }
+  absl::StatusOr<Adapter> Read() const { return Read(folder_); }
+  absl::StatusOr<Adapter> Read(const std::string& folder) const {
+    return ReadPeftFolder(folder, MakeLayoutHere(), options_.base, options_.task.type());
+  }
 
   void ExpectRefused(const std::string& why, absl::StatusCode code = absl::StatusCode::kInvalidArgument) const {
     const absl::Status status = Read().status();
@@ -110,7 +114,7 @@ TEST_F(PeftFolderTest, Write_AFormThatPeftDoesNotKnowAsOneThatItDoes) {
   options_.adapter.set_form("lora_sb");
   options_.adapter.mutable_config()->mutable_fields()->erase("alpha");
   const Adapter adapter = Write();
-  const auto own = ReadPeftFolder(PathOf("lora_sb"), MakeLayoutHere());
+  const auto own = Read(PathOf("lora_sb"));
   ASSERT_TRUE(own.ok()) << own.status();
   EXPECT_EQ(own->ContentHash(), adapter.ContentHash());
   EXPECT_EQ(ReadPeftConfig(PathOf("lora_sb"))->form(), "lora_sb");
@@ -181,6 +185,99 @@ TEST_F(PeftFolderTest, Write_WithoutHead) {
   ExpectRefused("no tensor base_model.model.classifier.weight");
 }
 
+std::vector<std::string> KeysIn(const std::string& folder) {
+  const auto file = SafetensorsFile::Open(folder + "/adapter_model.safetensors");
+  EXPECT_TRUE(file.ok()) << file.status();
+  std::vector<std::string> names;
+  for (const auto& [name, view] : file->tensors()) names.push_back(name);
+  return names;
+}
+
+// PEFT looks for the head of such a task, and fails without.
+TEST_F(PeftFolderTest, Write_TaskTypeWithoutHead) {
+  options_.adapter.set_head(false);
+  Write();
+  EXPECT_TRUE(ReadJson("adapter_config.json")["task_type"].is_null());
+}
+
+// AutoModel is the bare model: BertModel, whose modules have no prefix.
+TEST_F(PeftFolderTest, Write_OfTheBareModelWithoutPrefix) {
+  options_.task.set_type("sentence_embedding");
+  options_.task.clear_labels();
+  const Adapter adapter = Write();
+  EXPECT_THAT(KeysIn(folder_),
+              testing::ElementsAre("base_model.model.encoder.layer.0.attention.self.query.lora_A.weight",
+                                   "base_model.model.encoder.layer.0.attention.self.query.lora_B.weight"));
+  EXPECT_EQ(ReadJson("adapter_config.json")["task_type"], "FEATURE_EXTRACTION");
+  EXPECT_EQ(Read()->ContentHash(), adapter.ContentHash());
+}
+
+TEST_F(PeftFolderTest, Write_HeadOfTwoModules) {
+  options_.base.tasks["sequence_classification"].head = {
+      {.name = "pre_classifier", .out_features = 8, .in_features = 8},
+      {.name = "classifier.dense", .out_features = 8, .in_features = 8},
+      {.name = "classifier.out_proj", .in_features = 8}};
+  const Adapter adapter = Write();
+  EXPECT_EQ(ReadJson("adapter_config.json")["modules_to_save"], Json({"pre_classifier", "classifier"}));
+  EXPECT_EQ(Read()->ContentHash(), adapter.ContentHash());
+}
+
+TEST_F(PeftFolderTest, Write_Prompt) {
+  options_.adapter.set_form("prompt");
+  options_.adapter.mutable_config()->Clear();
+  const Adapter adapter = Write();
+  EXPECT_THAT(KeysIn(folder_),
+              testing::ElementsAre("base_model.classifier.bias", "base_model.classifier.weight", "prompt_embeddings"));
+  EXPECT_EQ(Read()->ContentHash(), adapter.ContentHash());
+}
+
+TEST_F(PeftFolderTest, Write_AFormThatPeftHasNothingLike) {
+  options_.adapter.set_form("ssf");
+  options_.adapter.mutable_config()->Clear();
+  const Adapter adapter = Write();
+  EXPECT_EQ(ReadJson("adapter_config.json")["peft_type"], "WEFT_SSF");
+  EXPECT_EQ(Read()->ContentHash(), adapter.ContentHash());
+  EXPECT_EQ(ReadPeftConfig(folder_)->form(), "ssf");
+}
+
+TEST_F(PeftFolderTest, Write_TaskOfAnotherBase) {
+  options_.task.set_type("causal_lm");
+  const Adapter adapter(*Layout::Create({{"a", "b", {1}}}));
+  EXPECT_THAT(std::string(WritePeftFolder(folder_, adapter, options_).message()), HasSubstr("does no \"causal_lm\""));
+}
+
+TEST_F(PeftFolderTest, Load_OurOwnFolder) {
+  const Adapter adapter = Write();
+  const auto loaded = LoadPeftFolder(folder_, options_.base);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->task.DebugString(), options_.task.DebugString());
+  EXPECT_EQ(loaded->config.DebugString(), options_.adapter.DebugString());
+  EXPECT_EQ(loaded->base_hash, "beef");
+  EXPECT_EQ(loaded->adapter.ContentHash(), adapter.ContentHash());
+}
+
+TEST_F(PeftFolderTest, Load_OfPeftItself) {
+  const Adapter adapter = Write();
+  std::filesystem::remove(PathOf("weft.json"));
+  const auto loaded = LoadPeftFolder(folder_, options_.base);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->task.type(), "sequence_classification");
+  EXPECT_THAT(loaded->task.labels(), testing::ElementsAre("LABEL_0", "LABEL_1"));
+  EXPECT_EQ(loaded->base_hash, "");
+  EXPECT_EQ(loaded->adapter.ContentHash(), adapter.ContentHash());
+}
+
+TEST_F(PeftFolderTest, Load_Refuses) {
+  Write();
+  std::filesystem::remove(PathOf("weft.json"));
+  ChangeConfig([](Json& config) { config["task_type"] = nullptr; });
+  EXPECT_THAT(std::string(LoadPeftFolder(folder_, options_.base).status().message()),
+              HasSubstr("\"task_type\" is null, which fits 0 tasks"));
+  ASSERT_TRUE(WriteFileAtomically(PathOf("weft.json"), std::string_view(R"({"task": 3})")).ok());
+  EXPECT_THAT(std::string(LoadPeftFolder(folder_, options_.base).status().message()),
+              HasSubstr("weft.json: expected task, base_hash and labels"));
+}
+
 TEST_F(PeftFolderTest, Write_UnknownForm) {
   const Adapter adapter(MakeLayoutHere());
   options_.adapter.set_form("knitting");
@@ -212,7 +309,6 @@ TEST_F(PeftFolderTest, Read_DamagedFiles) {
 
 TEST_F(PeftFolderTest, Read_RefusesAConfigThatIsNotPlainLora) {
   const std::pair<const char*, Json> cases[] = {{"use_dora", true},
-                                                {"use_rslora", true},
                                                 {"bias", "all"},
                                                 {"init_lora_weights", "pissa"},
                                                 {"init_lora_weights", "olora"},

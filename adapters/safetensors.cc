@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <utility>
@@ -173,8 +174,10 @@ absl::Status Read(std::span<const std::byte> bytes, std::map<std::string, Safete
   return CheckCover(*tensors, parts.second);
 }
 
-absl::Status CheckToWrite(const std::vector<SafetensorToWrite>& tensors) {
+// Bytes of each tensor.
+absl::StatusOr<std::vector<uint64_t>> SizesToWrite(const std::vector<SafetensorToWrite>& tensors) {
   std::set<std::string_view> names = {kMetadata};
+  std::vector<uint64_t> sizes;
   for (const SafetensorToWrite& tensor : tensors) {
     if (!names.insert(tensor.name).second) {
       return absl::InvalidArgumentError(absl::StrCat("tensor name ", tensor.name, " is there twice or reserved"));
@@ -185,13 +188,38 @@ absl::Status CheckToWrite(const std::vector<SafetensorToWrite>& tensors) {
           absl::StrCat("tensor ", tensor.name, " has the unknown dtype \"", tensor.dtype, "\""));
     }
     const std::optional<uint64_t> bytes = TensorBytes(tensor.shape, element_bytes);
-    if (bytes != tensor.data.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " has ", tensor.data.size(),
-                                                     " bytes of data, expected those of dtype ", tensor.dtype,
-                                                     " and shape [", absl::StrJoin(tensor.shape, ", "), "]"));
+    if (!bytes.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " has shape [",
+                                                     absl::StrJoin(tensor.shape, ", "), "], expected one that exists"));
     }
+    sizes.push_back(*bytes);
   }
-  return absl::OkStatus();
+  return sizes;
+}
+
+absl::Status CheckSize(const SafetensorToWrite& tensor, uint64_t found, uint64_t expected) {
+  if (found == expected) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " has ", found,
+                                                 " bytes of data, expected those of dtype ", tensor.dtype,
+                                                 " and shape [", absl::StrJoin(tensor.shape, ", "), "]"));
+}
+
+// The length of the header and the header, for tensors in this order.
+std::string Header(const std::vector<SafetensorToWrite>& tensors, const std::vector<uint64_t>& sizes,
+                   const std::vector<size_t>& order, const std::map<std::string, std::string>& metadata) {
+  Json header = Json::object();
+  if (!metadata.empty()) header[kMetadata] = metadata;
+  uint64_t offset = 0;
+  for (const size_t i : order) {
+    const uint64_t end = offset + sizes[i];
+    header[tensors[i].name] = {
+        {"dtype", tensors[i].dtype}, {"shape", tensors[i].shape}, {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), kLengthBytes) + text;
 }
 
 }  // namespace
@@ -220,29 +248,33 @@ absl::StatusOr<SafetensorView> SafetensorsFile::Find(const std::string& name) co
 
 absl::Status WriteSafetensors(const std::string& path, const std::vector<SafetensorToWrite>& tensors,
                               const std::map<std::string, std::string>& metadata) {
-  const absl::Status status = CheckToWrite(tensors);
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
-  std::vector<const SafetensorToWrite*> order;
-  for (const SafetensorToWrite& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [](const SafetensorToWrite* a, const SafetensorToWrite* b) {
-    return SafetensorsDtypeSize(a->dtype) > SafetensorsDtypeSize(b->dtype);
+  return WriteSafetensors(path, tensors, metadata,
+                          [&](size_t i) -> absl::StatusOr<std::span<const std::byte>> { return tensors[i].data; });
+}
+
+absl::Status WriteSafetensors(const std::string& path, const std::vector<SafetensorToWrite>& tensors,
+                              const std::map<std::string, std::string>& metadata,
+                              const std::function<absl::StatusOr<std::span<const std::byte>>(size_t i)>& data) {
+  const auto under_path = [&](const absl::Status& status) {
+    return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  };
+  const absl::StatusOr<std::vector<uint64_t>> sizes = SizesToWrite(tensors);
+  if (!sizes.ok()) return under_path(sizes.status());
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return SafetensorsDtypeSize(tensors[a].dtype) > SafetensorsDtypeSize(tensors[b].dtype);
   });
-  Json header = Json::object();
-  if (!metadata.empty()) header[kMetadata] = metadata;
-  std::vector<std::string_view> pieces(2);
-  uint64_t offset = 0;
-  for (const SafetensorToWrite* tensor : order) {
-    const uint64_t end = offset + tensor->data.size();
-    header[tensor->name] = {{"dtype", tensor->dtype}, {"shape", tensor->shape}, {"data_offsets", {offset, end}}};
-    pieces.emplace_back(reinterpret_cast<const char*>(tensor->data.data()), tensor->data.size());
-    offset = end;
-  }
-  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
-  text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
-  const uint64_t length = text.size();
-  pieces[0] = std::string_view(reinterpret_cast<const char*>(&length), kLengthBytes);
-  pieces[1] = text;
-  return WriteFileAtomically(path, std::span<const std::string_view>(pieces));
+  const std::string header = Header(tensors, *sizes, order, metadata);
+  size_t given = 0;  // pieces: the header, then each tensor
+  return WriteFileAtomically(path, [&]() -> absl::StatusOr<std::optional<std::string_view>> {
+    if (given == order.size() + 1) return std::optional<std::string_view>();
+    if (given++ == 0) return std::optional<std::string_view>(header);
+    const size_t i = order[given - 2];
+    WEFT_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, data(i));
+    if (absl::Status status = CheckSize(tensors[i], bytes.size(), (*sizes)[i]); !status.ok()) return under_path(status);
+    return std::optional(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  });
 }
 
 }  // namespace weft

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -55,6 +56,12 @@ struct SafetensorToWrite {
 // name, unknown dtype, size of data unlike shape times dtype.
 absl::Status WriteSafetensors(const std::string& path, const std::vector<SafetensorToWrite>& tensors,
                               const std::map<std::string, std::string>& metadata = {});
+
+// The same where the data of each tensor comes when it is its turn: `data(i)` is that of tensors[i], whose own `data`
+// is not looked at. It must hold until the next call; an error of it leaves no file.
+absl::Status WriteSafetensors(const std::string& path, const std::vector<SafetensorToWrite>& tensors,
+                              const std::map<std::string, std::string>& metadata,
+                              const std::function<absl::StatusOr<std::span<const std::byte>>(size_t i)>& data);
 
 // Bytes per element; 0 for an unknown dtype.
 size_t SafetensorsDtypeSize(std::string_view dtype);

@@ -56,28 +56,34 @@ absl::Status FillLabels(proto::TaskConfig* task) {
     if (seen.insert(label).second) continue;
     return absl::InvalidArgumentError(absl::StrCat("task.labels: \"", label, "\" is there twice; remove one"));
   }
-  if (task->labels_size() >= 2) return absl::OkStatus();
+  if (task->labels_size() >= 2 || !IsClassification(*task)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("task.labels: found ", task->labels_size(),
                                                  " labels, expected at least 2; give labels or labels_file"));
 }
 
 // The layout says nothing of alpha, yet A and B made under one scale are another adapter under another.
-absl::Status CheckScale(const proto::AdapterConfig& job, const proto::AdapterConfig& folder) {
+absl::Status CheckScale(const proto::AdapterConfig& job, const proto::AdapterConfig& folder,
+                        const BaseDescription& base) {
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> ours, CreateForm(job));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> theirs, CreateForm(folder));
-  if (ours->Scale() == theirs->Scale()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("found an adapter made to act with scale ", theirs->Scale(),
-                                                 ", expected the job's ", ours->Scale(),
-                                                 " (alpha / rank of lora); set adapter.config as the folder has it"));
+  for (const LinearModule& module : base.linears) {
+    const double expected = ours->Scale(module.name), found = theirs->Scale(module.name);
+    if (found == expected) continue;
+    return absl::InvalidArgumentError(absl::StrCat("found an adapter made to act with scale ", found, " on module ",
+                                                   module.name, ", expected the job's ", expected,
+                                                   " (alpha / rank of lora); set adapter.config as the folder has it"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Adapter> ReadWarmStart(const proto::JobConfig& config) {
   WEFT_ASSIGN_OR_RETURN(const BaseDescription base, DescribeBase(config.base().config_json()));
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> layout, MakeLayout(config.adapter(), config.task(), base));
-  absl::StatusOr<Adapter> adapter = ReadPeftFolder(config.warm_start(), std::move(layout));
+  absl::StatusOr<Adapter> adapter = ReadPeftFolder(config.warm_start(), std::move(layout), base, config.task().type());
   if (!adapter.ok()) return Under("warm_start", adapter.status());
   WEFT_ASSIGN_OR_RETURN(const proto::AdapterConfig folder, ReadPeftConfig(config.warm_start()));
-  if (absl::Status status = CheckScale(config.adapter(), folder); !status.ok()) return Under("warm_start", status);
+  if (absl::Status status = CheckScale(config.adapter(), folder, base); !status.ok())
+    return Under("warm_start", status);
   return adapter;
 }
 

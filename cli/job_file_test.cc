@@ -97,6 +97,13 @@ TEST_F(JobFileTest, LoadJob_OneLabelIsNoTask) {
   ExpectError(Load(), absl::StatusCode::kInvalidArgument, "expected at least 2");
 }
 
+TEST_F(JobFileTest, LoadJob_TasksWithoutLabels) {
+  const auto job = Load({"task={type: sentence_embedding, embedding: {pooling: first}}"});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->config.task().labels_size(), 0);
+  EXPECT_EQ(job->config.task().embedding().pooling(), "first");
+}
+
 TEST_F(JobFileTest, LoadJob_LabelsTwice) {
   ExpectError(Load({"task.labels=[a, b]"}), absl::StatusCode::kInvalidArgument, "labels");
 }
@@ -108,11 +115,13 @@ TEST_F(JobFileTest, LoadJob_ReadsTheWarmStart) {
   const auto layout = *MakeLayout(plain->config.adapter(), plain->config.task(), description);
   Adapter adapter(layout);
   adapter.values()[3] = 1.5f;
-  ASSERT_TRUE(
-      WritePeftFolder(
-          Path("warm"), adapter,
-          {.adapter = plain->config.adapter(), .task = plain->config.task(), .base_name = base(), .base_hash = ""})
-          .ok());
+  ASSERT_TRUE(WritePeftFolder(Path("warm"), adapter,
+                              {.adapter = plain->config.adapter(),
+                               .task = plain->config.task(),
+                               .base = description,
+                               .base_name = base(),
+                               .base_hash = ""})
+                  .ok());
   const auto job = Load({absl::StrCat("warm_start=", Path("warm"))});
   ASSERT_TRUE(job.ok()) << job.status();
   ASSERT_TRUE(job->warm_start.has_value());

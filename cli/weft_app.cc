@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "adapters/base.h"
 #include "adapters/peft_folder.h"
 #include "cli/admin_client.h"
 #include "cli/generate.h"
@@ -105,6 +106,7 @@ class Weft {
     PeftFolderOptions options;
     options.adapter = info.config().adapter();
     options.task = info.config().task();
+    WEFT_ASSIGN_OR_RETURN(options.base, DescribeBase(info.config().base().config_json()));
     options.base_name = info.config().base().path();
     options.base_hash = info.config().base().hash();
     WEFT_RETURN_IF_ERROR(WritePeftFolder(flags_.out_folder, exported.adapter, options));

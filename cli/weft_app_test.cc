@@ -205,7 +205,8 @@ TEST_F(WeftAppTest, Export_WritesAFolderThatReadsBack) {
   const proto::JobConfig& config = admin_.submitted[0].config();
   *message.mutable_info()->mutable_config() = config;
   admin_.exported.push_back(message);
-  const auto layout = *MakeLayout(config.adapter(), config.task(), *DescribeBase(config.base().config_json()));
+  const BaseDescription base = *DescribeBase(config.base().config_json());
+  const auto layout = *MakeLayout(config.adapter(), config.task(), base);
   Adapter adapter(layout);
   adapter.values()[1] = 2.5f;
   AdapterEncoder encoder(adapter, 100);
@@ -217,7 +218,7 @@ TEST_F(WeftAppTest, Export_WritesAFolderThatReadsBack) {
   EXPECT_EQ(Run({"export", "job-7", "--which", "2", "--out", folder, "--format", "json"}), kExitOk) << err_.str();
   EXPECT_EQ(admin_.asked_which, "2");
   EXPECT_EQ(json::parse(out_.str()), json({{"job_id", "job-7"}, {"round", 2}, {"accuracy", 0.25}, {"folder", folder}}));
-  const auto back = ReadPeftFolder(folder, layout);
+  const auto back = ReadPeftFolder(folder, layout, base, config.task().type());
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(back->ContentHash(), adapter.ContentHash());
 

@@ -42,7 +42,7 @@ absl::StatusOr<Adapter> OwnAdapter(const LocalJob& job, const Roles& local, cons
 absl::Status Reinitialise(const LocalJob& job, const proto::Reinitialise& wanted, Adapter* adapter) {
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(job.adapter));
   Adapter fresh = adapter->Clone();
-  form->Initialise(wanted.seed(), &fresh);
+  WEFT_RETURN_IF_ERROR(form->Reinitialise(wanted.seed(), &fresh));
   const std::set<std::string> roles = SetOf(wanted.roles());
   for (const TensorSpec& tensor : job.layout->tensors()) {
     if (roles.count(tensor.role) == 0) continue;

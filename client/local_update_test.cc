@@ -186,7 +186,7 @@ TEST_F(LocalUpdateTest, Begin_ReinitialisesRolesFromTheSeed) {
   plan_.mutable_reinitialise()->set_seed(99);
   plan_.mutable_reinitialise()->add_roles("lora_a");
   Adapter fresh(job_.layout);
-  (*CreateForm(job_.adapter))->Initialise(99, &fresh);
+  ASSERT_TRUE((*CreateForm(job_.adapter))->Reinitialise(99, &fresh).ok());
   const LocalUpdate local = Begin();
   for (const TensorSpec& tensor : job_.layout->tensors()) {
     const Adapter& expected = tensor.role == "lora_a" ? fresh : *broadcast_;

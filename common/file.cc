@@ -57,8 +57,12 @@ absl::Status WriteAll(int fd, std::string_view content, const std::string& path)
   return absl::OkStatus();
 }
 
-absl::Status WriteDurably(Descriptor& file, std::span<const std::string_view> pieces, const std::string& path) {
-  for (const std::string_view piece : pieces) WEFT_RETURN_IF_ERROR(WriteAll(file.get(), piece, path));
+absl::Status WriteDurably(Descriptor& file, const NextPiece& next, const std::string& path) {
+  while (true) {
+    WEFT_ASSIGN_OR_RETURN(const std::optional<std::string_view> piece, next());
+    if (!piece.has_value()) break;
+    WEFT_RETURN_IF_ERROR(WriteAll(file.get(), *piece, path));
+  }
   if (fsync(file.get()) != 0) return Error("can't sync", path, errno);
   if (file.Close() != 0) return Error("can't close", path, errno);
   return absl::OkStatus();
@@ -99,11 +103,19 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces) {
+  size_t given = 0;
+  return WriteFileAtomically(path, [&]() -> absl::StatusOr<std::optional<std::string_view>> {
+    if (given == pieces.size()) return std::optional<std::string_view>();
+    return std::optional(pieces[given++]);
+  });
+}
+
+absl::Status WriteFileAtomically(const std::string& path, const NextPiece& next) {
   std::random_device random;
   const std::string temporary = absl::StrCat(path, ".", absl::Hex(random(), absl::kZeroPad8), ".tmp");
   Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
   if (!file.ok()) return Error("can't create", temporary, errno);
-  absl::Status status = WriteDurably(file, pieces, path);
+  absl::Status status = WriteDurably(file, next, path);
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) status = Error("can't replace", path, errno);
   if (!status.ok()) {
     unlink(temporary.c_str());

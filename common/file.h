@@ -2,6 +2,8 @@
 #define WEFT_COMMON_FILE_H_
 
 #include <cstddef>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +21,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 // The same from pieces, without joining them in memory.
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces);
+// The same from pieces as they come: `next` is called until it gives nothing, and each piece must hold until then. An
+// error of it leaves no file.
+using NextPiece = std::function<absl::StatusOr<std::optional<std::string_view>>()>;
+absl::Status WriteFileAtomically(const std::string& path, const NextPiece& next);
 
 // mkdir -p.
 absl::Status MakeDirectories(const std::string& path);

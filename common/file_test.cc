@@ -90,6 +90,24 @@ TEST_F(FileTest, WriteFileAtomically_JoinsPieces) {
   EXPECT_EQ(*ReadFile(Path("f")), "one two");
 }
 
+TEST_F(FileTest, WriteFileAtomically_PiecesAsTheyCome) {
+  int calls = 0;
+  std::string piece;  // each one in the place of the one before
+  const auto next = [&](bool fails) {
+    return [&calls, &piece, fails]() -> absl::StatusOr<std::optional<std::string_view>> {
+      if (++calls == 3 && fails) return absl::DataLossError("the third is damaged");
+      if (calls > 3) return std::optional<std::string_view>();
+      piece = std::string(calls, static_cast<char>('0' + calls));
+      return std::optional<std::string_view>(piece);
+    };
+  };
+  ASSERT_TRUE(WriteFileAtomically(Path("f"), next(false)).ok());
+  EXPECT_EQ(*ReadFile(Path("f")), "122333");
+  calls = 0;
+  EXPECT_EQ(WriteFileAtomically(Path("f"), next(true)).message(), "the third is damaged");
+  EXPECT_EQ(*ReadFile(Path("f")), "122333") << "the old file stays";
+}
+
 TEST_F(FileTest, WriteFileAtomically_ReplacesTheFileAndLeavesNothingElse) {
   ASSERT_TRUE(WriteFileAtomically(Path("f"), "old").ok());
   ASSERT_TRUE(WriteFileAtomically(Path("f"), "new").ok());

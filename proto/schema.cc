@@ -108,6 +108,20 @@ absl::Status CheckWord(const FieldSchema& schema, const std::string& path, const
   return Refused(path, Quoted(word), OneOf(known, word));
 }
 
+// One entry of a mapping of text to numbers; the field's bounds are those of each number.
+absl::Status CheckEntry(const Message& entry, const FieldSchema& schema, const std::string& path) {
+  const Reflection& r = *entry.GetReflection();
+  const FieldDescriptor& key = *entry.GetDescriptor()->map_key();
+  const FieldDescriptor& value = *entry.GetDescriptor()->map_value();
+  const std::string place = absl::StrCat(path, "[", Quoted(r.GetString(entry, &key)), "]");
+  if (value.cpp_type() == FieldDescriptor::CPPTYPE_INT64) {
+    const int64_t number = r.GetInt64(entry, &value);
+    return CheckNumber(schema, place, static_cast<double>(number), absl::StrCat(number));
+  }
+  const double number = r.GetDouble(entry, &value);
+  return CheckNumber(schema, place, number, absl::StrCat(number));
+}
+
 // One value of a field: `index` -1 for a singular one.
 absl::Status CheckValue(const Message& message, const FieldDescriptor& field, int index, const std::string& path) {
   const Reflection& r = *message.GetReflection();
@@ -144,6 +158,13 @@ absl::Status CheckValue(const Message& message, const FieldDescriptor& field, in
 
 absl::Status CheckField(const Message& message, const FieldDescriptor& field, const std::string& path) {
   const Reflection& reflection = *message.GetReflection();
+  if (field.is_map()) {
+    for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+      absl::Status status = CheckEntry(reflection.GetRepeatedMessage(message, &field, i), SchemaOf(field), path);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
   const int count = field.is_repeated() ? reflection.FieldSize(message, &field) : 0;
   bool given = field.is_repeated() ? count > 0 : reflection.HasField(message, &field);
   // Defaults create the section itself, so that it was given shows only by what is in it.
@@ -224,17 +245,33 @@ absl::Status PutList(const Value& value, const FieldDescriptor& field, const std
   return absl::OkStatus();
 }
 
-absl::Status FillFromStruct(const Struct& from, const std::string& path, Message* to) {
+std::vector<std::string> SortedKeys(const Struct& from) {
   std::vector<std::string> keys;
   for (const auto& [key, value] : from.fields()) keys.push_back(key);
   std::sort(keys.begin(), keys.end());  // the same message for the same mistakes
-  for (const std::string& key : keys) {
+  return keys;
+}
+
+absl::Status PutMap(const Value& value, const FieldDescriptor& field, const std::string& path, Message* to) {
+  if (!value.has_struct_value()) return Refused(path, Describe(value), "a mapping");
+  for (const std::string& key : SortedKeys(value.struct_value())) {
+    Message* entry = to->GetReflection()->AddMessage(to, &field);
+    entry->GetReflection()->SetString(entry, entry->GetDescriptor()->map_key(), key);
+    absl::Status status = PutValue(value.struct_value().fields().at(key), *entry->GetDescriptor()->map_value(),
+                                   absl::StrCat(path, "[", Quoted(key), "]"), entry);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FillFromStruct(const Struct& from, const std::string& path, Message* to) {
+  for (const std::string& key : SortedKeys(from)) {
     const FieldDescriptor* field = nullptr;
     absl::Status status = FindField(*to, key, path, &field);
     if (!status.ok()) return status;
     const Value& value = from.fields().at(key);
-    status = field->is_repeated() ? PutList(value, *field, Join(path, key), to)
-                                  : PutValue(value, *field, Join(path, key), to);
+    const auto put = field->is_map() ? PutMap : field->is_repeated() ? PutList : PutValue;
+    status = put(value, *field, Join(path, key), to);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

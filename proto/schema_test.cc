@@ -381,11 +381,26 @@ TEST(SchemaTest, FromStruct_RefusesWrongKinds) {
       {R"({"section": [1]})", "c.section: found a list, expected a mapping"},
       {R"({"free": 1})", "c.free: found 1, expected a mapping"},
       {R"({"word": {"a": 1}})", "c.word: found a mapping, expected text"},
+      {R"({"counts": [1]})", "c.counts: found a list, expected a mapping"},
+      {R"({"counts": {"a": 1, "b": "x"}})", "c.counts[\"b\"]: found the text \"x\", expected a whole number"},
   };
   for (const auto& [json, message] : cases) {
     SchemaTestMessage m;
     ExpectRefused(FromStruct(FromJson(json), "c", &m), message);
   }
+}
+
+TEST(SchemaTest, FromStruct_MappingsOfNumbers) {
+  SchemaTestMessage m;
+  ASSERT_TRUE(FromStruct(FromJson(R"({"counts": {"a": 1, "b": 9}, "ratios": {"x.y": 0.5}})"), "c", &m).ok());
+  EXPECT_EQ(m.counts_size(), 2);
+  EXPECT_EQ(m.counts().at("a"), 1);
+  EXPECT_EQ(m.counts().at("b"), 9);
+  EXPECT_EQ(m.ratios().at("x.y"), 0.5);
+  ExpectRefused(FromStruct(FromJson(R"({"counts": {"a": 1, "b": 10}})"), "c", &m),
+                "c.counts[\"b\"]: found 10, expected a value at least 1 and at most 9");
+  ExpectRefused(FromStruct(FromJson(R"({"ratios": {"a": 0}})"), "c", &m),
+                "c.ratios[\"a\"]: found 0, expected a value above 0");
 }
 
 TEST(SchemaTest, FromStruct_RefusesWhatIsNotFinite) {

@@ -1,10 +1,13 @@
 #include "adapters/forms/form.h"
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "adapters/forms/lora/lora.h"
 #include "adapters/forms/lora_sb/lora_sb.h"
+#include "adapters/forms/prompt/prompt.h"
+#include "adapters/forms/ssf/ssf.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 
@@ -22,18 +25,40 @@ struct NamedForm {
   absl::StatusOr<google::protobuf::Struct> (*from_peft)(const Json& peft_config);
 };
 
-// A form is a folder here and one line in this table.
+// A form is a folder here and one line in this table for each peft_type of it.
 constexpr NamedForm kForms[] = {{"lora", CreateLora, "LORA", LoraFromPeft},
-                                {"lora_sb", CreateLoraSb, kLoraSbPeftType, LoraSbFromPeft}};
+                                {"lora_sb", CreateLoraSb, kLoraSbPeftType, LoraSbFromPeft},
+                                {"ssf", CreateSsf, kSsfPeftType, SsfFromPeft},
+                                {"prompt", CreatePrompt, kPromptPeftType, PromptFromPeft},
+                                {"prompt", CreatePrompt, kVptPeftType, PromptFromPeft}};
 
 std::string Listed(const char* NamedForm::*member) {
   std::string text;
-  for (const NamedForm& form : kForms) absl::StrAppend(&text, text.empty() ? "" : ", ", form.*member);
+  std::set<std::string> seen;
+  for (const NamedForm& form : kForms) {
+    if (seen.insert(form.*member).second) absl::StrAppend(&text, text.empty() ? "" : ", ", form.*member);
+  }
   return text;
 }
 
-std::string HeadTensor(const BaseDescription& base, const char* parameter) {
-  return absl::StrCat(base.head_name, ".", parameter);
+absl::Status CheckLabels(const proto::TaskConfig& task, const TaskDescription& description, bool with_head) {
+  bool wanted = false;
+  for (const HeadModule& module : description.head) wanted |= module.out_features == 0;
+  if (!wanted && task.labels_size() > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("task.labels: found ", task.labels_size(), " labels, but task ",
+                                                   task.type(), " of this base has none; remove them"));
+  }
+  if (!wanted || !with_head || task.labels_size() > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "task.labels: found none, but adapter.head trains a head of one row a label; name them");
+}
+
+void AddHead(const proto::TaskConfig& task, const TaskDescription& description, std::vector<TensorSpec>* tensors) {
+  for (const HeadModule& module : description.head) {
+    const int64_t out = module.out_features == 0 ? task.labels_size() : module.out_features;
+    tensors->push_back({module.name + ".weight", kRoleHead, {out, module.in_features}});
+    if (module.bias) tensors->push_back({module.name + ".bias", kRoleHead, {out}});
+  }
 }
 
 }  // namespace
@@ -67,30 +92,29 @@ absl::StatusOr<proto::AdapterConfig> FormFromPeftConfig(const Json& peft_config)
                                                  "; known: ", Listed(&NamedForm::peft_type)));
 }
 
+bool IsClassification(const proto::TaskConfig& task) {
+  return task.type() == "sequence_classification" || task.type() == "image_classification";
+}
+
 absl::StatusOr<std::shared_ptr<const Layout>> MakeLayout(const proto::AdapterConfig& config,
                                                          const proto::TaskConfig& task, const BaseDescription& base) {
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(config));
+  WEFT_ASSIGN_OR_RETURN(const TaskDescription* description, FindTask(base, task.type()));
+  WEFT_RETURN_IF_ERROR(CheckLabels(task, *description, config.head()));
   WEFT_ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, form->Tensors(base));
-  if (config.head()) {
-    const int64_t labels = task.labels_size();
-    if (labels == 0) {
-      return absl::InvalidArgumentError(
-          "task.labels: found none, but adapter.head trains a head of one row a label; name them");
-    }
-    tensors.push_back({HeadTensor(base, "weight"), kRoleHead, {labels, base.hidden_size}});
-    tensors.push_back({HeadTensor(base, "bias"), kRoleHead, {labels}});
-  }
+  if (config.head()) AddHead(task, *description, &tensors);
   return Layout::Create(std::move(tensors));
 }
 
 absl::StatusOr<Adapter> MakeInitialAdapter(const proto::AdapterConfig& config, const BaseDescription& base,
                                            std::shared_ptr<const Layout> layout, uint64_t seed) {
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(config));
-  Adapter adapter(std::move(layout));  // zeros, as the head's bias starts
-  form->Initialise(seed, &adapter);
-  if (const TensorSpec* weight = adapter.layout().Find(HeadTensor(base, "weight")); weight != nullptr) {
-    Philox random(seed, StreamId(weight->name));
-    for (float& value : adapter.tensor(*weight)) {
+  Adapter adapter(std::move(layout));  // zeros, as biases of a head start
+  form->Initialise(base, seed, &adapter);
+  for (const TensorSpec& spec : adapter.layout().tensors()) {
+    if (spec.role != kRoleHead || spec.shape.size() != 2) continue;
+    Philox random(seed, StreamId(spec.name));
+    for (float& value : adapter.tensor(spec)) {
       value = static_cast<float>(random.NextNormal() * base.initializer_range);
     }
   }

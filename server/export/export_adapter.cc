@@ -144,10 +144,8 @@ absl::StatusOr<Adapter> ExportAdapter(Adapter adapter, std::span<const Adapter> 
   WEFT_ASSIGN_OR_RETURN(Adapter merged, WithBaseSteps(adapter, steps));
   const auto axis_a = std::find_if(merged.layout().tensors().begin(), merged.layout().tensors().end(),
                                    [](const TensorSpec& tensor) { return tensor.role == kRoleLoraA; });
-  const auto rank = static_cast<double>(axis_a->shape[0]);
-  auto& fields = *config->mutable_adapter()->mutable_config()->mutable_fields();
-  fields["rank"].set_number_value(rank);
-  fields["alpha"].set_number_value(form->Scale() * rank);
+  const int64_t rank = axis_a->shape[0];
+  WEFT_ASSIGN_OR_RETURN(*config->mutable_adapter()->mutable_config(), form->WithRank(base, rank));
   absl::StatusOr<std::shared_ptr<const Layout>> layout = MakeLayout(config->adapter(), config->task(), base);
   if (!layout.ok()) {
     return absl::Status(layout.status().code(),

@@ -180,6 +180,14 @@ class ExportAdapterTest : public testing::Test {
     return Adapter(*Layout::Create(std::move(tensors)));
   }
 
+  // Of the modules that the adapter has factors of.
+  std::vector<double> Scales() const {
+    std::vector<double> scales;
+    const auto form = *CreateForm(config_.adapter());
+    for (const FactorPair& pair : *FactorPairs(adapter_->layout())) scales.push_back(form->Scale(pair.module));
+    return scales;
+  }
+
   proto::JobConfig config_;
   BaseDescription base_;
   std::unique_ptr<Adapter> adapter_;
@@ -194,14 +202,39 @@ TEST_F(ExportAdapterTest, WithoutSteps_NothingChanges) {
 }
 
 TEST_F(ExportAdapterTest, WithSteps_RankGrowsAndTheScaleStays) {
-  const double scale = (*CreateForm(config_.adapter()))->Scale();
+  const std::vector<double> scales = Scales();
   std::vector<Adapter> steps;
   steps.push_back(StepOf(3));
   const auto exported = ExportAdapter(adapter_->Clone(), steps, base_, &config_);
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(exported->layout(), *LayoutNow()) << "as the form lays it out";
   EXPECT_EQ(config_.adapter().config().fields().at("rank").number_value(), 5);
-  EXPECT_EQ((*CreateForm(config_.adapter()))->Scale(), scale);
+  EXPECT_EQ(config_.adapter().config().fields().at("alpha").number_value(), 2 * 5) << "the scale is 2";
+  EXPECT_EQ(Scales(), scales);
+}
+
+// Of rsLoRA the scale is alpha / sqrt(rank); with patterns each module has its own rank and alpha.
+TEST_F(ExportAdapterTest, WithSteps_EachModuleKeepsItsScale) {
+  auto& fields = *config_.mutable_adapter()->mutable_config()->mutable_fields();
+  const auto pattern = [&](const char* name, const char* key, double value) {
+    (*fields[name].mutable_struct_value()->mutable_fields())[key].set_number_value(value);
+  };
+  fields["use_rslora"].set_bool_value(true);
+  pattern("rank_pattern", "value", 3);
+  pattern("alpha_pattern", "0.attention.self.query", 7);
+  adapter_ = std::make_unique<Adapter>(*MakeInitialAdapter(config_.adapter(), base_, LayoutNow(), 7));
+  const std::vector<double> scales = Scales();
+  std::vector<Adapter> steps;
+  steps.push_back(StepOf(2));
+  const auto exported = ExportAdapter(adapter_->Clone(), steps, base_, &config_);
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(exported->layout(), *LayoutNow()) << "as the form lays it out";
+  EXPECT_EQ(fields.at("rank").number_value(), 3 + 2);
+  const std::vector<double> after = Scales();
+  ASSERT_EQ(after.size(), scales.size());
+  // alpha is scale * sqrt(rank), divided by it again.
+  for (size_t i = 0; i < after.size(); ++i) EXPECT_NEAR(after[i], scales[i], 1e-15 * scales[i]);
+  EXPECT_NE(scales.front(), scales.back()) << "or nothing is tested";
 }
 
 TEST_F(ExportAdapterTest, AlphaBeyondTheForm_SaysWhy) {

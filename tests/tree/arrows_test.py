@@ -34,7 +34,7 @@ LIBRARIES = {
     "common": ["spdlog", "openssl", "isa-l"],
     "proto": ["google/protobuf"],
     "config": ["google/protobuf", "yaml-cpp"],
-    "adapters": ["google/protobuf", "nlohmann"],
+    "adapters": ["google/protobuf", "nlohmann", "re2"],
     "kernels": ["hwy"],
     "privacy": ["openssl"],
     "aggregators/core": ["google/protobuf", "eigen3"],

@@ -36,6 +36,8 @@ BaseDescription SmallBase() {
   return *base;
 }
 
+TaskDescription Classification() { return SmallBase().tasks.at("sequence_classification"); }
+
 std::vector<std::string> NamesFor(const Json& targets) {
   const auto tensors = MakeLora(targets)->Tensors(SmallBase());
   EXPECT_TRUE(tensors.ok()) << tensors.status();
@@ -84,9 +86,87 @@ TEST(LoraTest, Tensors_RefusesATargetThatMatchesNothing) {
   }
 }
 
+TEST(LoraTest, Tensors_AllLinear) {
+  EXPECT_EQ(NamesFor({"all-linear"}).size(), 2u * SmallBase().linears.size());
+  const absl::Status status = MakeLora({"all-linear", "query"})->Tensors(SmallBase()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("all-linear among others; use it alone"));
+}
+
+TEST(LoraTest, Tensors_RanksByPattern) {
+  const auto form = *CreateLora(Config({{"rank", 2},
+                                        {"alpha", 12},
+                                        {"target_modules", {"query", "value"}},
+                                        {"rank_pattern", {{"layer.1.attention.self.query", 3}}},
+                                        {"alpha_pattern", {{"value", 4}}}}));
+  const auto tensors = form->Tensors(SmallBase());
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  EXPECT_THAT(tensors->at(0).shape, ElementsAre(2, 8));
+  EXPECT_THAT(tensors->at(4).shape, ElementsAre(3, 8));
+  EXPECT_THAT(tensors->at(5).shape, ElementsAre(8, 3));
+  EXPECT_EQ(form->Scale("bert.encoder.layer.0.attention.self.query"), 12 / 2);
+  EXPECT_EQ(form->Scale("bert.encoder.layer.1.attention.self.query"), 12 / 3);
+  EXPECT_EQ(form->Scale("bert.encoder.layer.1.attention.self.value"), 4 / 2);
+}
+
+TEST(LoraTest, Tensors_RefusesAPatternOfNoTarget) {
+  for (const char* name : {"rank_pattern", "alpha_pattern"}) {
+    const auto form = *CreateLora(Config({{"target_modules", {"query"}}, {name, {{"value", 4}}}}));
+    const absl::Status status = form->Tensors(SmallBase()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(name) + ": \"value\" matches none of the 2"));
+  }
+}
+
+TEST(LoraTest, Scale_OfRsLoraIsOverTheRootOfTheRank) {
+  const auto form =
+      *CreateLora(Config({{"rank", 16}, {"alpha", 8}, {"use_rslora", true}, {"target_modules", {"query"}}}));
+  EXPECT_EQ(form->Scale("m"), 8 / 4);
+}
+
+TEST(LoraTest, WithRank_KeepsEachModulesScale) {
+  for (const bool rslora : {false, true}) {
+    const auto form = *CreateLora(Config({{"rank", 2},
+                                          {"alpha", 12},
+                                          {"use_rslora", rslora},
+                                          {"dropout", 0.5},
+                                          {"target_modules", {"query", "value"}},
+                                          {"rank_pattern", {{"value", 3}}}}));
+    const auto config = form->WithRank(SmallBase(), 7);
+    ASSERT_TRUE(config.ok()) << config.status();
+    const auto wide = *CreateLora(*config);
+    EXPECT_EQ(config->fields().at("dropout").number_value(), 0.5);
+    const auto tensors = *wide->Tensors(SmallBase());
+    ASSERT_EQ(tensors.size(), 8u);
+    for (size_t i = 0; i < tensors.size(); i += 2) {
+      EXPECT_EQ(tensors[i].shape[0], 7);
+      const std::string module = tensors[i].name.substr(0, tensors[i].name.rfind(".lora_A"));
+      EXPECT_NEAR(wide->Scale(module), form->Scale(module), 1e-15 * form->Scale(module)) << module;
+    }
+  }
+}
+
+TEST(LoraTest, Merge_AddsTheScaledProduct) {
+  const auto form = *CreateLora(Config({{"rank", 2}, {"alpha", 6}, {"target_modules", {"query"}}}));
+  Adapter adapter(*Layout::Create({{"m.lora_A.weight", "lora_a", {2, 3}}, {"m.lora_B.weight", "lora_b", {1, 2}}}));
+  const float values[] = {1, 2, 3, 4, 5, 6, /*B*/ 10, 100};
+  std::copy(std::begin(values), std::end(values), adapter.values().begin());
+  std::vector<float> weight = {1, 1, 1}, bias = {5};
+  ASSERT_TRUE(form->Merge(adapter, {.name = "m", .rows = 1, .columns = 3}, weight, {}).ok());
+  EXPECT_THAT(weight, ElementsAre(1 + 3 * 410, 1 + 3 * 520, 1 + 3 * 630));
+  ASSERT_TRUE(form->Merge(adapter, {.name = "m", .rows = 1, .columns = 3}, {}, bias).ok());
+  EXPECT_THAT(bias, ElementsAre(5));
+  for (const MergedModule& other : {MergedModule{"n", 1, 3}, MergedModule{"m", 1, 2}, MergedModule{"m", 2, 3}}) {
+    EXPECT_THAT(std::string(form->Merge(adapter, other, weight, {}).message()), HasSubstr("no pair of LoRA factors"));
+  }
+}
+
 TEST(LoraTest, Create_RefusesABadConfig) {
   for (const Json& config :
-       {Json{{"rank", 0}, {"target_modules", {"query"}}}, Json{{"rank", 5000}, {"target_modules", {"query"}}},
+       {Json{{"rank_pattern", {{"(", 2}}}, {"target_modules", {"query"}}},
+        Json{{"rank_pattern", {{"query", 0}}}, {"target_modules", {"query"}}},
+        Json{{"alpha_pattern", {{"query", 0}}}, {"target_modules", {"query"}}},
+        Json{{"rank", 0}, {"target_modules", {"query"}}}, Json{{"rank", 5000}, {"target_modules", {"query"}}},
         Json{{"ranc", 2}, {"target_modules", {"query"}}}, Json{{"dropout", 1}, {"target_modules", {"query"}}},
         Json{{"alpha", 0}, {"target_modules", {"query"}}}, Json{{"rank", 2}}}) {
     EXPECT_EQ(CreateLora(Config(config)).status().code(), absl::StatusCode::kInvalidArgument) << config;
@@ -97,7 +177,7 @@ TEST(LoraTest, Initialise_UniformAAndZeroB) {
   const int64_t in = 1024;
   Adapter adapter(*Layout::Create({{"m.lora_A.weight", "lora_a", {64, in}}, {"m.lora_B.weight", "lora_b", {8, 64}}}));
   std::fill(adapter.values().begin(), adapter.values().end(), 9.0f);
-  MakeLora({"query"})->Initialise(5, &adapter);
+  MakeLora({"query"})->Initialise(SmallBase(), 5, &adapter);
   EXPECT_THAT(adapter.tensor(adapter.layout().tensors()[1]), Each(0.0f));
   const double bound = 1 / std::sqrt(static_cast<double>(in));
   double sum = 0, squares = 0, largest = 0;
@@ -119,7 +199,7 @@ TEST(LoraTest, Initialise_DependsOnSeedAndNameAlone) {
     std::vector<TensorSpec> tensors = {{name, "lora_a", {2, 4}}};
     if (second) tensors.insert(tensors.begin(), {"other", "lora_a", {3, 5}});
     Adapter adapter(*Layout::Create(tensors));
-    MakeLora({"query"})->Initialise(seed, &adapter);
+    MakeLora({"query"})->Initialise(SmallBase(), seed, &adapter);
     return adapter.tensor(*adapter.layout().Find(name))[0];
   };
   EXPECT_EQ(first_of("a", 1, false), first_of("a", 1, true));
@@ -130,13 +210,34 @@ TEST(LoraTest, Initialise_DependsOnSeedAndNameAlone) {
 TEST(LoraTest, Initialise_LeavesOtherRolesAlone) {
   Adapter adapter(*Layout::Create({{"classifier.weight", "head", {2, 4}}}));
   adapter.values()[0] = 3;
-  MakeLora({"query"})->Initialise(1, &adapter);
+  MakeLora({"query"})->Initialise(SmallBase(), 1, &adapter);
   EXPECT_EQ(adapter.values()[0], 3.0f);
+}
+
+// A base whose checkpoints hold linears the other way round, and whose bare model is a task's model.
+TEST(LoraTest, PeftConfig_OfThisBaseAndTask) {
+  BaseDescription base = SmallBase();
+  TaskDescription task = Classification();
+  const auto form = *CreateLora(Config({{"target_modules", {"all-linear"}},
+                                        {"rank_pattern", {{"bert\\.encoder\\.layer\\.0\\..*query", 2}}},
+                                        {"alpha_pattern", {{"value", 4}}}}));
+  Json peft = *form->PeftConfig(base, task);
+  EXPECT_EQ(peft["target_modules"], Json({"query", "key", "value", "dense"})) << "PEFT's all-linear may take the head";
+  EXPECT_EQ(peft["fan_in_fan_out"], false);
+  EXPECT_EQ(peft["rank_pattern"], Json({{"bert\\.encoder\\.layer\\.0\\..*query", 2}}));
+  task.prefixed = false;
+  for (LinearModule& module : base.linears) module.stored_transposed = true;
+  peft = *form->PeftConfig(base, task);
+  EXPECT_EQ(peft["fan_in_fan_out"], true);
+  EXPECT_EQ(peft["rank_pattern"], Json({{"encoder\\.layer\\.0\\.attention\\.self\\.query", 2}}));
+  EXPECT_EQ(peft["alpha_pattern"], Json({{"value", 4}})) << "which says the same of the shorter names";
+  const auto full = *CreateLora(Config({{"target_modules", {"bert.encoder.layer.1.attention.self.key"}}}));
+  EXPECT_EQ((*full->PeftConfig(base, task))["target_modules"], Json({"encoder.layer.1.attention.self.key"}));
 }
 
 TEST(LoraTest, PeftConfig_ReadsBack) {
   const Json json = {{"rank", 4}, {"alpha", 12}, {"dropout", 0.25}, {"target_modules", {"query", "value"}}};
-  const Json peft = (*CreateLora(Config(json)))->PeftConfig();
+  const Json peft = *(*CreateLora(Config(json)))->PeftConfig(SmallBase(), Classification());
   EXPECT_EQ(peft["peft_type"], "LORA");
   EXPECT_EQ(peft["r"], 4);
   EXPECT_EQ(peft["lora_alpha"].dump(), "12");
@@ -174,15 +275,33 @@ TEST(LoraTest, FromPeft_PeftsOwnConfig) {
   }
 }
 
+TEST(LoraTest, FromPeft_PatternsAndScaling) {
+  Json peft = PeftsOwn();
+  peft["use_rslora"] = true;
+  peft["fan_in_fan_out"] = true;  // the base says so itself
+  peft["rank_pattern"] = {{"query", 4}};
+  peft["alpha_pattern"] = {{"layer.1.*", 2.5}};
+  peft["target_modules"] = "all-linear";
+  const auto config = LoraFromPeft(peft);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const Json expected = {{"rank", 8},
+                         {"alpha", 16},
+                         {"dropout", 0},
+                         {"use_rslora", true},
+                         {"rank_pattern", {{"query", 4}}},
+                         {"alpha_pattern", {{"layer.1.*", 2.5}}},
+                         {"target_modules", {"all-linear"}}};
+  EXPECT_EQ(config->DebugString(), Config(expected).DebugString());
+}
+
 TEST(LoraTest, FromPeft_RefusesWhatHasNoEqualHere) {
   const std::pair<const char*, Json> cases[] = {{"use_dora", true},
-                                                {"use_rslora", true},
                                                 {"bias", "lora_only"},
                                                 {"bias", "all"},
                                                 {"lora_bias", true},
-                                                {"fan_in_fan_out", true},
-                                                {"rank_pattern", {{"query", 4}}},
-                                                {"alpha_pattern", {{"query", 4}}},
+                                                {"rank_pattern", {{"query", "4"}}},
+                                                {"rank_pattern", {4}},
+                                                {"alpha_pattern", 4},
                                                 {"layers_to_transform", {0, 1}},
                                                 {"layer_replication", {{0, 1}}},
                                                 {"exclude_modules", {"query"}},
@@ -194,7 +313,7 @@ TEST(LoraTest, FromPeft_RefusesWhatHasNoEqualHere) {
                                                 {"init_lora_weights", "loftq"},
                                                 {"init_lora_weights", "lora_ga"},
                                                 {"init_lora_weights", "mica"},
-                                                {"target_modules", "all-linear"},
+                                                {"target_modules", ".*query"},
                                                 {"target_modules", {1}},
                                                 {"target_modules", nullptr},
                                                 {"r", "8"},

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/forms/lora_sb/lora_sb.pb.h"
+#include "adapters/forms/peft_fields.h"
 #include "adapters/forms/target_modules.h"
 #include "common/random.h"
 #include "common/status_macros.h"
@@ -88,7 +89,8 @@ class LoraSb : public Form {
     return tensors;
   }
 
-  void Initialise(uint64_t seed, Adapter* adapter) const override {
+  void Initialise(const BaseDescription& base, uint64_t seed, Adapter* adapter) const override {
+    (void)base;
     for (const TensorSpec& spec : adapter->layout().tensors()) {
       const std::span<float> values = adapter->tensor(spec);
       if (spec.role == kRoleR) std::fill(values.begin(), values.end(), 0.0f);
@@ -104,16 +106,18 @@ class LoraSb : public Form {
     }
   }
 
-  Json PeftConfig() const override {
-    return {
-        {"peft_type", kLoraSbPeftType},
-        {"r", config_.rank()},
-        {"scale", config_.scale()},
-        {"dropout", config_.dropout()},
-        {"target_modules", std::vector<std::string>(config_.target_modules().begin(), config_.target_modules().end())}};
+  absl::StatusOr<Json> PeftConfig(const BaseDescription& base, const TaskDescription& task) const override {
+    return Json{{"peft_type", kLoraSbPeftType},
+                {"r", config_.rank()},
+                {"scale", config_.scale()},
+                {"dropout", config_.dropout()},
+                {"target_modules", PeftTargets(base, task, config_.target_modules())}};
   }
 
-  double Scale() const override { return config_.scale(); }
+  double Scale(const std::string& module) const override {
+    (void)module;
+    return config_.scale();
+  }
 
   absl::StatusOr<std::optional<FormedAdapter>> ForPeft(const Adapter& adapter) const override {
     std::vector<TensorSpec> tensors;
@@ -159,12 +163,6 @@ class LoraSb : public Form {
   const proto::LoraSbConfig config_;
 };
 
-absl::Status Missing(const char* key, const Json& value, const char* expected) {
-  return absl::InvalidArgumentError(absl::StrCat("adapter_config.json: \"", key, "\" is ",
-                                                 value.dump(-1, ' ', false, Json::error_handler_t::replace),
-                                                 "; expected ", expected));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Form>> CreateLoraSb(const google::protobuf::Struct& config) {
@@ -174,20 +172,12 @@ absl::StatusOr<std::unique_ptr<Form>> CreateLoraSb(const google::protobuf::Struc
 }
 
 absl::StatusOr<google::protobuf::Struct> LoraSbFromPeft(const Json& peft_config) {
+  WEFT_RETURN_IF_ERROR(CheckOthersOff(peft_config, {"r", "scale", "dropout", "target_modules"}));
   google::protobuf::Struct config;
-  auto& fields = *config.mutable_fields();
-  const std::pair<const char*, const char*> numbers[] = {{"r", "rank"}, {"scale", "scale"}, {"dropout", "dropout"}};
-  for (const auto& [theirs, ours] : numbers) {
-    const Json value = peft_config.value(theirs, Json());
-    if (!value.is_number()) return Missing(theirs, value, "a number");
-    fields[ours].set_number_value(value.get<double>());
-  }
-  const Json targets = peft_config.value("target_modules", Json());
-  if (!targets.is_array()) return Missing("target_modules", targets, "a list of module names");
-  for (const Json& target : targets) {
-    if (!target.is_string()) return Missing("target_modules", targets, "a list of module names");
-    fields["target_modules"].mutable_list_value()->add_values()->set_string_value(target.get<std::string>());
-  }
+  WEFT_RETURN_IF_ERROR(CopyNumber(peft_config, "r", "rank", &config));
+  WEFT_RETURN_IF_ERROR(CopyNumber(peft_config, "scale", "scale", &config));
+  WEFT_RETURN_IF_ERROR(CopyNumber(peft_config, "dropout", "dropout", &config));
+  WEFT_RETURN_IF_ERROR(CopyTargets(peft_config, &config));
   return config;
 }
 

@@ -25,7 +25,8 @@ inline constexpr char kLoraSbPeftType[] = "WEFT_LORA_SB";
 // and random; R as zero, so that the base's output is unchanged. ForPeft gives plain LoRA of A and scale * B R.
 absl::StatusOr<std::unique_ptr<Form>> CreateLoraSb(const google::protobuf::Struct& config);
 
-// The config that PeftConfig wrote. INVALID_ARGUMENT naming the key: a field that is missing or of another kind.
+// The config that PeftConfig wrote. INVALID_ARGUMENT naming the key: a field that is missing, of another kind, or
+// unknown and switched on.
 absl::StatusOr<google::protobuf::Struct> LoraSbFromPeft(const nlohmann::json& peft_config);
 
 }  // namespace weft

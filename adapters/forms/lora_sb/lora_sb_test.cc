@@ -36,6 +36,8 @@ BaseDescription SmallBase() {
   return *base;
 }
 
+TaskDescription Classification() { return SmallBase().tasks.at("sequence_classification"); }
+
 TEST(LoraSbTest, Tensors_FixedFactorsAroundR) {
   const auto tensors = MakeLoraSb({"intermediate.dense"}, 3)->Tensors(SmallBase());
   ASSERT_TRUE(tensors.ok()) << tensors.status();
@@ -91,7 +93,7 @@ TEST(LoraSbTest, Initialise_OrthonormalFactorsAndZeroR) {
                                      {"m.lora_sb_R.weight", "lora_r", {rank, rank}},
                                      {"m.lora_sb_B.weight", "fixed.lora_b", {40, rank}}}));
     std::fill(adapter.values().begin(), adapter.values().end(), 9.0f);
-    MakeLoraSb({"query"})->Initialise(5, &adapter);
+    MakeLoraSb({"query"})->Initialise(SmallBase(), 5, &adapter);
     const auto& tensors = adapter.layout().tensors();
     EXPECT_THAT(adapter.tensor(tensors[1]), Each(0.0f));
     EXPECT_LT(Skew(adapter.tensor(tensors[0]), rank, 20, 1, 20), 1e-6);    // measured 4e-8
@@ -106,7 +108,7 @@ TEST(LoraSbTest, Initialise_DependsOnSeedAndNameAlone) {
     std::vector<TensorSpec> tensors = {{name, "fixed.lora_a", {2, 4}}};
     if (second) tensors.insert(tensors.begin(), {"other", "fixed.lora_b", {5, 3}});
     Adapter adapter(*Layout::Create(tensors));
-    MakeLoraSb({"query"})->Initialise(seed, &adapter);
+    MakeLoraSb({"query"})->Initialise(SmallBase(), seed, &adapter);
     return adapter.tensor(*adapter.layout().Find(name))[0];
   };
   EXPECT_EQ(first_of("a", 1, false), first_of("a", 1, true));
@@ -117,15 +119,15 @@ TEST(LoraSbTest, Initialise_DependsOnSeedAndNameAlone) {
 TEST(LoraSbTest, Initialise_LeavesOtherRolesAlone) {
   Adapter adapter(*Layout::Create({{"classifier.weight", "head", {2, 4}}}));
   adapter.values()[0] = 3;
-  MakeLoraSb({"query"})->Initialise(1, &adapter);
+  MakeLoraSb({"query"})->Initialise(SmallBase(), 1, &adapter);
   EXPECT_EQ(adapter.values()[0], 3.0f);
 }
 
 TEST(LoraSbTest, PeftConfig_ReadsBack) {
   const Json json = {{"rank", 4}, {"scale", 1.5}, {"dropout", 0.25}, {"target_modules", {"query", "value"}}};
   const auto form = *CreateLoraSb(Config(json));
-  EXPECT_EQ(form->Scale(), 1.5);
-  const Json peft = form->PeftConfig();
+  EXPECT_EQ(form->Scale("m"), 1.5);
+  const Json peft = *form->PeftConfig(SmallBase(), Classification());
   EXPECT_EQ(peft["peft_type"], "WEFT_LORA_SB");
   const auto back = LoraSbFromPeft(peft);
   ASSERT_TRUE(back.ok()) << back.status();
@@ -154,7 +156,7 @@ TEST(LoraSbTest, ForPeft_IsPlainLoraOfAAndScaledBR) {
 }
 
 TEST(LoraSbTest, FromPeft_RefusesWhatIsMissing) {
-  const Json peft = MakeLoraSb({"query"})->PeftConfig();
+  const Json peft = *MakeLoraSb({"query"})->PeftConfig(SmallBase(), Classification());
   for (const char* key : {"r", "scale", "dropout", "target_modules"}) {
     for (const Json& value : {Json(), Json("x"), Json{1}}) {
       Json bad = peft;
