@@ -1,7 +1,6 @@
 #include "kernels/attention/attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -9,11 +8,10 @@
 // Compiled once per SIMD target; the best that the CPU has is taken at run time.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention/attention.cc"
-#include <hwy/aligned_allocator.h>
 #include <hwy/foreach_target.h>  // before highway.h
 #include <hwy/highway.h>
 
-#include "kernels/attention/vectors-inl.h"
+#include "kernels/attention/blocks-inl.h"
 
 // A block of queries at a time: lanes are queries, so that the softmax needs no sums across lanes, and the block's
 // scores against all keys stay in the cache. With Q^T of the block, S^T = K Q^T and out = P V; gradients: G^T = V dO^T,
@@ -21,119 +19,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace weft::kernels::HWY_NAMESPACE {
 
-constexpr int64_t kBlock = 2 * kLanes;  // queries
-constexpr int64_t kKeyBlock = 256;      // keys whose weights and values are used while they are in the first cache
-constexpr float kLog2E = 1.44269504089f, kLn2 = 0.69314718056f;
-
-// The queries of a block and what they see. Lanes beyond `count` are computed on zeros and used nowhere.
-struct Block {
-  int64_t count = 0;
-  int64_t lanes = 0;      // count, filled up to whole vectors
-  int64_t query[kBlock];  // in the whole batch
-  int64_t head[kBlock];
-  HWY_ALIGN float position[kBlock];
-  int64_t first = 0, last = 0;          // keys of the row that some of them see: [first, last)
-  int64_t all_first = 0, all_last = 0;  // and all of them
-  float window = 0;
-};
-
-Block DescribeBlock(const AttentionProblem& problem, int64_t row, int64_t key_head, int64_t begin, int64_t end) {
-  Block block;
-  block.count = std::min(kBlock, end - begin);
-  block.lanes = PaddedToLanes(block.count);
-  const int64_t first_query = problem.query_offsets[row], queries = problem.query_offsets[row + 1] - first_query;
-  const int64_t keys = problem.key_offsets[row + 1] - problem.key_offsets[row];
-  int64_t head = key_head * (problem.heads / problem.key_heads) + begin / queries, query = begin % queries;
-  int64_t lowest = std::numeric_limits<int64_t>::max(), highest = 0;
-  for (int64_t i = 0; i < block.count; ++i) {
-    block.query[i] = first_query + query;
-    block.head[i] = head;
-    const int64_t position = problem.query_positions != nullptr ? problem.query_positions[first_query + query] : query;
-    block.position[i] = static_cast<float>(position);
-    lowest = std::min(lowest, position);
-    highest = std::max(highest, position);
-    if (++query == queries) query = 0, ++head;
-  }
-  for (int64_t i = block.count; i < block.lanes; ++i) block.position[i] = static_cast<float>(highest);
-  block.last = block.all_last = keys;
-  if (!problem.causal) return block;
-  const int64_t window = problem.sliding_window > 0 ? problem.sliding_window : keys;
-  block.window = static_cast<float>(window);
-  block.first = std::max<int64_t>(0, lowest - window + 1);
-  block.last = highest + 1;
-  block.all_first = std::max<int64_t>(0, highest - window + 1);
-  block.all_last = lowest + 1;
-  return block;
-}
-
-// Working memory for rows of up to `keys` keys.
-struct Scratch {
-  Scratch(const AttentionProblem& problem, int64_t keys, bool backward)
-      : width(PaddedToLanes(problem.head_dim)),
-        memory(hwy::AllocateAligned<float>((backward ? 4 : 2) * keys * width + (backward ? 2 : 1) * keys * kBlock +
-                                           (backward ? 5 : 3) * kBlock * width)) {
-    float* next = memory.get();
-    const auto take = [&](int64_t size) { return next += size, next - size; };
-    key = take(keys * width), value = take(keys * width);
-    weight = take(keys * kBlock);
-    query = take(kBlock * width), transposed_query = take(kBlock * width), out = take(kBlock * width);
-    if (!backward) return;
-    key_gradient = take(keys * width), value_gradient = take(keys * width);
-    score = take(keys * kBlock);
-    query_gradient = take(kBlock * width), transposed_out = take(kBlock * width);
-  }
-  int64_t width;  // head_dim, filled up to whole vectors with zeros
-  hwy::AlignedFreeUniquePtr<float[]> memory;
-  float *key, *value, *key_gradient, *value_gradient;  // [keys, width]
-  float *weight, *score;                               // [keys, lanes of the block]
-  float *query, *out, *query_gradient;                 // [queries of the block, width]
-  float *transposed_query, *transposed_out;            // [width, lanes of the block]
-};
-
-float Scale(const AttentionProblem& problem) { return 1 / std::sqrt(static_cast<float>(problem.head_dim)); }
-
-template <bool kBack>
-HWY_INLINE void Turn(const AttentionProblem& problem, int64_t position, float* row) {
-  if (problem.rotated == 0) return;
-  const int64_t half = problem.rotated / 2;
-  Rotate<kBack>(problem.cos + position * half, problem.sin + position * half, half, row);
-}
-
-template <typename T>
-void LoadKeysAndValues(const AttentionProblem& problem, const AttentionInputs<T>& in, int64_t row, int64_t key_head,
-                       Scratch& scratch) {
-  const int64_t first = problem.key_offsets[row], keys = problem.key_offsets[row + 1] - first, dim = problem.head_dim;
-  for (int64_t j = 0; j < keys; ++j) {
-    float* key = scratch.key + j * scratch.width;
-    LoadRow(in.key.data + (first + j) * in.key.stride + key_head * dim, dim, 1, key);
-    Turn<false>(problem, j, key);
-    LoadRow(in.value.data + (first + j) * in.value.stride + key_head * dim, dim, 1, scratch.value + j * scratch.width);
-  }
-}
-
-void ClearLanesBeyond(const Block& block, int64_t width, float* rows) {
-  std::fill(rows + block.count * width, rows + block.lanes * width, 0.0f);
-}
-
-// Scores come out as binary logarithms of the weights.
-template <typename T>
-void LoadQueries(const AttentionProblem& problem, const AttentionInputs<T>& in, const Block& block, Scratch& scratch) {
-  const int64_t dim = problem.head_dim, width = scratch.width;
-  const float scale = Scale(problem) * kLog2E;
-  for (int64_t i = 0; i < block.count; ++i) {
-    LoadRow(in.query.data + block.query[i] * in.query.stride + block.head[i] * dim, dim, scale,
-            scratch.query + i * width);
-    Turn<false>(problem, static_cast<int64_t>(block.position[i]), scratch.query + i * width);
-  }
-  ClearLanesBeyond(block, width, scratch.query);
-  Transpose(scratch.query, block.lanes, width, scratch.transposed_query);
-}
-
 // to [keys seen, lanes] = rows of `keys` times the transposed block.
-void Scores(const AttentionProblem& problem, const Block& block, const float* keys, const float* transposed,
-            int64_t width, float* to) {
-  Multiply<false, false>({.a = keys + block.first * width,
-                          .a_stride = width,
+void Scores(const AttentionProblem& problem, const Block& block, AttentionColumns<const float> keys,
+            const float* transposed, float* to) {
+  Multiply<false, false>({.a = keys.data + block.first * keys.stride,
+                          .a_stride = keys.stride,
                           .b = transposed,
                           .b_stride = block.lanes,
                           .c = to,
@@ -192,8 +82,8 @@ void SoftmaxTimesValues(const Block& block, Scratch& scratch, float* sum, float*
     }
     const Product product = {.a = weight,
                              .a_stride = block.lanes,
-                             .b = scratch.value + key * scratch.width,
-                             .b_stride = scratch.width,
+                             .b = scratch.value.data + key * scratch.value.stride,
+                             .b_stride = scratch.value.stride,
                              .c = scratch.out,
                              .c_stride = scratch.width,
                              .rows = block.count,
@@ -225,11 +115,12 @@ void Forward(const AttentionProblem& problem, const AttentionInputs<T>& in, Atte
     const AttentionItem& item = items[i];
     if (i == 0 || items[i - 1].row != item.row || items[i - 1].key_head != item.key_head) {
       LoadKeysAndValues(problem, in, item.row, item.key_head, scratch);
+      if (i + 1 < count) PrefetchPair(problem, in, items[i + 1].row, items[i + 1].key_head);
     }
     for (int64_t begin = item.begin; begin < item.end; begin += kBlock) {
       const Block block = DescribeBlock(problem, item.row, item.key_head, begin, item.end);
       LoadQueries(problem, in, block, scratch);
-      Scores(problem, block, scratch.key, scratch.transposed_query, scratch.width, scratch.weight);
+      Scores(problem, block, scratch.key, scratch.transposed_query, scratch.weight);
       (block.lanes > kLanes ? SoftmaxTimesValues<2> : SoftmaxTimesValues<1>)(block, scratch, sum, log);
       for (int64_t q = 0; q < block.count; ++q) {
         log_sum[block.query[q] * problem.heads + block.head[q]] = log[q];
@@ -276,8 +167,8 @@ void AddGradients(const Block& block, Scratch& scratch) {
                 *weight = scratch.weight + (key - block.first) * block.lanes;
     Product product = {.a = score,
                        .a_stride = block.lanes,
-                       .b = scratch.key + key * width,
-                       .b_stride = width,
+                       .b = scratch.key.data + key * scratch.key.stride,
+                       .b_stride = scratch.key.stride,
                        .c = scratch.query_gradient,
                        .c_stride = width,
                        .rows = block.count,
@@ -291,6 +182,7 @@ void AddGradients(const Block& block, Scratch& scratch) {
     product.rows = keys;
     product.depth = block.count;
     product.b = scratch.query;
+    product.b_stride = width;
     product.c = scratch.key_gradient + key * width;
     Multiply<true, false>(product);
     product.a = weight;
@@ -314,8 +206,8 @@ void BackwardBlock(const AttentionProblem& problem, const AttentionInputs<T>& in
   }
   ClearLanesBeyond(block, width, scratch.out);
   Transpose(scratch.out, block.lanes, width, scratch.transposed_out);
-  Scores(problem, block, scratch.key, scratch.transposed_query, width, scratch.weight);
-  Scores(problem, block, scratch.value, scratch.transposed_out, width, scratch.score);
+  Scores(problem, block, scratch.key, scratch.transposed_query, scratch.weight);
+  Scores(problem, block, scratch.value, scratch.transposed_out, scratch.score);
   (block.lanes > kLanes ? SoftmaxGradient<2> : SoftmaxGradient<1>)(block, log, scratch.weight, scratch.score);
   AddGradients(block, scratch);
   for (int64_t q = 0; q < block.count; ++q) {
@@ -334,15 +226,19 @@ void Backward(const AttentionProblem& problem, const AttentionInputs<T>& in, con
     longest = std::max(longest, problem.key_offsets[row + 1] - problem.key_offsets[row]);
   }
   Scratch scratch(problem, longest, /*backward=*/true);
-  const int64_t dim = problem.head_dim, width = scratch.width;
+  const int64_t dim = problem.head_dim, width = scratch.width, group = problem.heads / problem.key_heads;
   for (int64_t pair = begin; pair < end; ++pair) {
     const int64_t row = pair / problem.key_heads, key_head = pair % problem.key_heads;
     const int64_t first_key = problem.key_offsets[row], keys = problem.key_offsets[row + 1] - first_key;
     LoadKeysAndValues(problem, in, row, key_head, scratch);
+    if (pair + 1 < end) {
+      const int64_t next_row = (pair + 1) / problem.key_heads, next_head = (pair + 1) % problem.key_heads;
+      PrefetchPair(problem, in, next_row, next_head);
+      PrefetchRows(out_gradient, problem.query_offsets, next_row, next_head * group * dim, group * dim);
+    }
     std::fill_n(scratch.key_gradient, keys * width, 0.0f);
     std::fill_n(scratch.value_gradient, keys * width, 0.0f);
-    const int64_t queries =
-        (problem.query_offsets[row + 1] - problem.query_offsets[row]) * problem.heads / problem.key_heads;
+    const int64_t queries = (problem.query_offsets[row + 1] - problem.query_offsets[row]) * group;
     for (int64_t query = 0; query < queries; query += kBlock) {
       const Block block = DescribeBlock(problem, row, key_head, query, queries);
       BackwardBlock(problem, in, log_sum, out_gradient, gradients.query, block, scratch);

@@ -68,7 +68,9 @@ HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t column) {
   const F32 d;
   Floats sums[kRows][kVectors];
   float* HWY_RESTRICT c = p.c + row * p.c_stride + column;
+#pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int64_t v = 0; v < kVectors; ++v) {
       sums[r][v] = kAdd ? hn::Load(d, c + r * p.c_stride + v * kLanes) : hn::Zero(d);
     }
@@ -79,13 +81,18 @@ HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t column) {
   const int64_t depth = p.depth, b_stride = p.b_stride;
   for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_stride) {
     Floats right[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) right[v] = hn::Load(d, b + v * kLanes);
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < kVectors; ++v) right[v] = hn::LoadU(d, b + v * kLanes);
+#pragma GCC unroll 8
     for (int64_t r = 0; r < kRows; ++r) {
       const Floats left = hn::Set(d, a[r * a_row]);
+#pragma GCC unroll 8
       for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(left, right[v], sums[r][v]);
     }
   }
+#pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int64_t v = 0; v < kVectors; ++v) hn::Store(sums[r][v], d, c + r * p.c_stride + v * kLanes);
   }
 }
