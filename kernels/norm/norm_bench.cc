@@ -1,4 +1,5 @@
-// GB/s of norms over rows of 384 (in the second cache) and of 2048 (in the third), on one core, and over memcpy's.
+// GB/s of norms over rows of 128 and 384 (in the second cache) and of 2048 (in the third), on one core, and over
+// memcpy's.
 //   norm_bench     prints <kernel>_gb_per_s= and <kernel>_over_memcpy=
 
 #include "kernels/norm/norm.h"

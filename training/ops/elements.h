@@ -4,6 +4,7 @@
 // Tensors on the CPU as what kernels see: fp32 as float, bf16 as the bits in uint16_t.
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 #include <cstdint>
 
