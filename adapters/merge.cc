@@ -166,10 +166,10 @@ class Merger {
       }
     }
     for (const Module& module : modules_) {
-      const bool lacks_bias = module.merged.bias && !biases.contains(&module);
-      if (weights.contains(&module) && !lacks_bias) continue;
+      const bool has_weight = weights.contains(&module);
+      if (has_weight && (!module.merged.bias || biases.contains(&module))) continue;
       return absl::InvalidArgumentError(absl::StrCat("the base's weights hold no ", module.stored,
-                                                     lacks_bias ? ".bias" : ".weight",
+                                                     has_weight ? ".bias" : ".weight",
                                                      "; they do not match its config.json"));
     }
     return absl::OkStatus();
@@ -242,8 +242,9 @@ class Merger {
     } else {
       WEFT_RETURN_IF_ERROR(form_.Merge(adapter_, module, {}, values));
     }
-    ++changed_;
-    return Bytes(name, view.dtype, values);
+    WEFT_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, Bytes(name, view.dtype, values));
+    changed_ += !std::equal(bytes.begin(), bytes.end(), view.data.begin());
+    return bytes;
   }
 
   absl::StatusOr<std::span<const std::byte>> HeadData(const TensorSpec& spec) {
@@ -288,6 +289,20 @@ absl::StatusOr<LoadedPeftFolder> LoadAdapter(const MergeOptions& options, const 
   return loaded;
 }
 
+absl::Status WriteMerged(const MergeOptions& options, const BaseFolder& folder, const BaseDescription& base,
+                         const proto::TaskConfig& task, Merger* merger) {
+  WEFT_RETURN_IF_ERROR(CopyOtherFiles(options.base, options.out));
+  std::map<std::string, std::string> file_of;  // by tensor
+  for (size_t i = 0; i < folder.files.size(); ++i) {
+    std::vector<std::string> names;
+    WEFT_RETURN_IF_ERROR(merger->WriteFile(*folder.files[i], /*with_head=*/i == 0,
+                                           absl::StrCat(options.out, "/", folder.names[i]), &names));
+    for (std::string& name : names) file_of.emplace(std::move(name), folder.names[i]);
+  }
+  if (folder.has_index) WEFT_RETURN_IF_ERROR(WriteIndex(options.out, file_of));
+  return WriteMergedConfig(options.out, base.config, merger->has_head() ? &task : nullptr);
+}
+
 }  // namespace
 
 absl::StatusOr<MergeResult> MergeAdapter(const MergeOptions& options) {
@@ -299,17 +314,11 @@ absl::StatusOr<MergeResult> MergeAdapter(const MergeOptions& options) {
   WEFT_ASSIGN_OR_RETURN(std::vector<Module> modules, TouchedModules(base, loaded.adapter.layout()));
   Merger merger(base, *form, loaded.adapter, std::move(modules));
   WEFT_RETURN_IF_ERROR(merger.Plan(folder.files));
-  WEFT_RETURN_IF_ERROR(CopyOtherFiles(options.base, options.out));
-  std::map<std::string, std::string> file_of;  // tensor -> file
-  for (size_t i = 0; i < folder.files.size(); ++i) {
-    std::vector<std::string> names;
-    WEFT_RETURN_IF_ERROR(merger.WriteFile(*folder.files[i], /*with_head=*/i == 0,
-                                          absl::StrCat(options.out, "/", folder.names[i]), &names));
-    for (std::string& name : names) file_of.emplace(std::move(name), folder.names[i]);
+  if (const absl::Status status = WriteMerged(options, folder, base, loaded.task, &merger); !status.ok()) {
+    std::error_code ignored;  // there was nothing in it before
+    std::filesystem::remove_all(options.out, ignored);
+    return status;
   }
-  if (folder.has_index) WEFT_RETURN_IF_ERROR(WriteIndex(options.out, file_of));
-  const bool with_head = merger.has_head();
-  WEFT_RETURN_IF_ERROR(WriteMergedConfig(options.out, base.config, with_head ? &loaded.task : nullptr));
   return MergeResult{loaded.task, merger.changed()};
 }
 

@@ -26,7 +26,7 @@ struct MergeResult {
 // first float tensor, and config.json gets its labels (id2label, label2id) and its class (architectures). One tensor at
 // a time is held in memory. INVALID_ARGUMENT: an adapter of another base (weft.json) or of tensors that belong to no
 // module (prompts), a form that can't take a module's place (Form::Merge), a checkpoint without the module, values that
-// the dtype can't hold. FAILED_PRECONDITION: something is in `out`.
+// the dtype can't hold. FAILED_PRECONDITION: something is in `out`. After an error nothing is left there.
 absl::StatusOr<MergeResult> MergeAdapter(const MergeOptions& options);
 
 }  // namespace weft

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "adapters/base.h"
+#include "adapters/merge.h"
 #include "adapters/peft_folder.h"
 #include "cli/admin_client.h"
 #include "cli/generate.h"
@@ -46,6 +47,8 @@ struct Flags {
   std::string job_id;
   std::string which = "best";
   std::string out_folder;
+  std::string base_folder;
+  std::string adapter_folder;
 };
 
 // One command line; the streams are the caller's.
@@ -123,6 +126,21 @@ class Weft {
     return kExitOk;
   }
 
+  absl::StatusOr<ExitCode> Merge() {
+    WEFT_ASSIGN_OR_RETURN(
+        const MergeResult merged,
+        MergeAdapter({.base = flags_.base_folder, .adapter = flags_.adapter_folder, .out = flags_.out_folder}));
+    if (json()) {
+      out_ << ordered_json{{"task", merged.task.type()}, {"tensors", merged.tensors}, {"folder", flags_.out_folder}}
+                  .dump(2)
+           << "\n";
+    } else {
+      out_ << absl::StrFormat("model for %s written to %s; tensors changed: %d\n", merged.task.type(),
+                              flags_.out_folder, merged.tensors);
+    }
+    return kExitOk;
+  }
+
  private:
   bool json() const { return flags_.format == "json"; }
   WatchFormat watch_format() const {
@@ -174,6 +192,10 @@ void Declare(CLI::App& app, Flags* flags, Command* command) {
   exports->add_option("job", flags->job_id)->required();
   exports->add_option("--which", flags->which, "best, last or a round number")->capture_default_str();
   exports->add_option("--out", flags->out_folder, "folder to write, made when missing")->required();
+  CLI::App* merge = add("merge", "write a copy of a base with an adapter merged into its weights", &Weft::Merge);
+  merge->add_option("--base", flags->base_folder, "Hugging Face folder of the base")->required();
+  merge->add_option("--adapter", flags->adapter_folder, "PEFT folder, as `weft export` writes it")->required();
+  merge->add_option("--out", flags->out_folder, "folder to make; missing or empty")->required();
   // Listed here for --help; RunWeft hands their arguments on untouched.
   app.add_subcommand("generate", "text from a language model with an adapter (`weft generate --help`)");
   app.add_subcommand("prepare", "turn a client's own data into a data folder (`weft prepare --help`)");

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <span>
 #include <sstream>
 
 #include "absl/strings/match.h"
@@ -14,6 +15,7 @@
 #include "adapters/codec.h"
 #include "adapters/forms/form.h"
 #include "adapters/peft_folder.h"
+#include "adapters/safetensors.h"
 #include "cli/testing/fake_admin.h"
 #include "client/testing/test_folders.h"
 #include "common/exit_code.h"
@@ -235,9 +237,43 @@ TEST_F(WeftAppTest, Export_RoundThatIsNotKept) {
   ExpectError("round 1 is not kept");
 }
 
+TEST_F(WeftAppTest, Merge_WritesTheBaseWithTheAdapter) {
+  const std::string root = MakeTestFolder("weft_app_merge");
+  const std::string base = root + "/base", adapter = root + "/adapter", out = root + "/out";
+  WriteTestBase(base);
+  const std::vector<float> ones(4 * 4, 1);
+  const std::string query = "bert.encoder.layer.0.attention.self.query";
+  ASSERT_TRUE(WriteSafetensors(base + "/model.safetensors",
+                               {{query + ".weight", "F32", {4, 4}, std::as_bytes(std::span(ones))},
+                                {query + ".bias", "F32", {4}, std::as_bytes(std::span(ones).first(4))}})
+                  .ok());
+  PeftFolderOptions options;
+  options.adapter.set_form("lora");
+  auto& fields = *options.adapter.mutable_config()->mutable_fields();
+  fields["rank"].set_number_value(1);
+  fields["target_modules"].mutable_list_value()->add_values()->set_string_value("query");
+  options.task.set_type("sequence_classification");
+  options.task.add_labels("no");
+  options.base = *DescribeBase(*ReadFile(base + "/config.json"));
+  Adapter values(*MakeLayout(options.adapter, options.task, options.base));
+  std::fill(values.values().begin(), values.values().end(), 1.0f);
+  options.base_hash = *HashBase(base);
+  ASSERT_TRUE(WritePeftFolder(adapter, values, options).ok());
+
+  const std::vector<std::string> words = {"merge", "--base", base, "--adapter", adapter, "--out", out};
+  EXPECT_EQ(Run(words), kExitOk) << err_.str();
+  EXPECT_EQ(out_.str(), absl::StrCat("model for sequence_classification written to ", out, "; tensors changed: 1\n"));
+  EXPECT_TRUE(SafetensorsFile::Open(out + "/model.safetensors")->Find(query + ".weight").ok());
+  EXPECT_EQ(Run(words), kExitRefused) << "something is there";
+  ExpectError("expected a folder that is missing or empty");
+  std::filesystem::remove_all(out);
+  EXPECT_EQ(Run({"merge", "--base", base, "--adapter", adapter, "--out", out, "--format", "json"}), kExitOk);
+  EXPECT_EQ(json::parse(out_.str()), json({{"task", "sequence_classification"}, {"tensors", 1}, {"folder", out}}));
+}
+
 TEST_F(WeftAppTest, Usage_HelpListsCommandsAndExitCodes) {
   EXPECT_EQ(RunBare({"weft", "--help"}), kExitOk);
-  for (const char* word : {"submit", "watch", "export", "prepare", "generate", "Exit codes"}) {
+  for (const char* word : {"submit", "watch", "export", "merge", "prepare", "generate", "Exit codes"}) {
     EXPECT_TRUE(absl::StrContains(out_.str(), word)) << word;
   }
 }

@@ -184,7 +184,8 @@ class ExportAdapterTest : public testing::Test {
   std::vector<double> Scales() const {
     std::vector<double> scales;
     const auto form = *CreateForm(config_.adapter());
-    for (const FactorPair& pair : *FactorPairs(adapter_->layout())) scales.push_back(form->Scale(pair.module));
+    const std::vector<FactorPair> pairs = *FactorPairs(adapter_->layout());
+    for (const FactorPair& pair : pairs) scales.push_back(form->Scale(pair.module));
     return scales;
   }
 
