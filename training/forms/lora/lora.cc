@@ -1,161 +1,130 @@
 #include "training/forms/lora/lora.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/zeros.h>
 
-#include <optional>
+#include <map>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "adapters/forms/form.h"
 #include "adapters/forms/lora/lora.pb.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
+#include "training/forms/grouped_factors.h"
+#include "training/forms/member_dropout.h"
+#include "training/forms/member_tensors.h"
 
 namespace weft {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
 constexpr char kSuffixA[] = ".lora_A.weight";
 constexpr char kSuffixB[] = ".lora_B.weight";
-
-// x [n, in], a [r, in], b [out, r], mask [n, in] (dropout, already scaled) or none -> [n, out]. By hand rather than by
-// composition so that the thin products add into the wide ones, and each gradient of a thin matrix reads its wide
-// operand along rows.
-class LoraProduct : public torch::autograd::Function<LoraProduct> {
- public:
-  static Variable forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b,
-                          const FrozenLinear* linear, const std::optional<at::Tensor>& mask, double scale) {
-    const at::AutoDispatchBelowAutograd plain;                   // nothing below is recorded: skip what would look
-    const at::Tensor low = at::mm(mask ? x * *mask : x, a.t());  // [n, r]
-    at::Tensor y = linear->Product(x);
-    y.addmm_(low, b.t(), /*beta=*/1, /*alpha=*/scale);
-    context->save_for_backward({x, a, b, mask.value_or(at::Tensor()), low});
-    context->saved_data["linear"] = reinterpret_cast<int64_t>(linear);
-    context->saved_data["scale"] = scale;
-    return y;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::AutoDispatchBelowAutograd plain;
-    const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2], &mask = saved[3], &low = saved[4];
-    const auto* linear = reinterpret_cast<const FrozenLinear*>(context->saved_data["linear"].toInt());
-    const double scale = context->saved_data["scale"].toDouble();
-    const at::Tensor y_gradient = gradients[0].contiguous();
-    const at::Tensor low_gradient = at::mm(y_gradient, b).mul_(scale);  // [n, r]
-    at::Tensor x_gradient, a_gradient, b_gradient;
-    if (context->needs_input_grad(0)) {
-      x_gradient = linear->InputGradient(y_gradient);
-      if (mask.defined()) {
-        x_gradient.addcmul_(at::mm(low_gradient, a), mask);
-      } else {
-        x_gradient.addmm_(low_gradient, a);
-      }
-    }
-    if (context->needs_input_grad(1)) a_gradient = at::mm(low_gradient.t(), mask.defined() ? x * mask : x);
-    if (context->needs_input_grad(2)) b_gradient = at::mm(low.t(), y_gradient).mul_(scale).t();
-    return {x_gradient, a_gradient, b_gradient, Variable(), Variable(), Variable()};
-  }
-};
+constexpr const char* kSuffixes[] = {kSuffixA, kSuffixB};
 
 class LoraAdapter : public LinearAdapter {
  public:
-  LoraAdapter(at::Tensor a, at::Tensor b, double scale, double dropout)
+  LoraAdapter(GroupedFactor a, GroupedFactor b, double scale, MemberDropout dropout)
       : a_(std::move(a)), b_(std::move(b)), scale_(scale), dropout_(dropout) {}
 
-  at::Tensor Forward(const FrozenLinear& linear, const at::Tensor& x, DropoutSource& dropout) const override {
-    std::optional<at::Tensor> mask;
-    if (dropout_ > 0 && dropout.has_value()) {
-      mask = at::empty_like(x, x.options().device(at::kCPU))
-                 .bernoulli_(1 - dropout_, *dropout)
-                 .div_(1 - dropout_)
-                 .to(x.device());
+  void Forward(const at::Tensor& x, const Segments& segments, const PassRandom* random, at::Tensor& y,
+               Kept* kept) const override {
+    const at::Tensor low = NewLow(a_, segments, x.device());
+    ProjectAndExpand(segments, FactorRows{&a_, Input(x, segments, random)}, low, FactorRows{&b_, y, scale_});
+    if (kept != nullptr) kept->push_back(low);
+  }
+
+  void Backward(const at::Tensor& x, const Segments& segments, const PassRandom* random, const at::Tensor& y_gradient,
+                const Kept& kept, at::Tensor& x_gradient) const override {
+    const at::Tensor low_gradient = NewLow(a_, segments, x.device());
+    const FactorRows from = {&b_, y_gradient, scale_};
+    const bool drops = Drops(random);
+    if (x_gradient.defined() && drops) {
+      const at::Tensor dropped = at::zeros(x.sizes(), x.options().dtype(at::kFloat));
+      ProjectAndExpand(segments, from, low_gradient, FactorRows{&a_, dropped});
+      dropout_.AddDropped(dropped, segments, *random, x_gradient);
+    } else if (x_gradient.defined()) {
+      ProjectAndExpand(segments, from, low_gradient, FactorRows{&a_, x_gradient});
+    } else if (a_.IsTrained()) {
+      ProjectAndExpand(segments, from, low_gradient, std::nullopt);
     }
-    return LoraProduct::apply(x, a_, b_, &linear, mask, scale_);
+    std::vector<FactorGradient> gradients;
+    if (a_.IsTrained()) {
+      const FactorRows input = {&a_, Input(x, segments, random)};
+      gradients.push_back({input, low_gradient});
+    }
+    if (b_.IsTrained()) gradients.push_back({from, kept.front()});
+    AddGradients(segments, gradients);
   }
 
  private:
-  const at::Tensor a_;  // [r, in]
-  const at::Tensor b_;  // [out, r]
-  const double scale_;
-  const double dropout_;
-};
+  bool Drops(const PassRandom* random) const { return random != nullptr && dropout_.rate() > 0; }
+  at::Tensor Input(const at::Tensor& x, const Segments& segments, const PassRandom* random) const {
+    return Drops(random) ? dropout_.Dropped(x, segments, *random) : x;
+  }
 
-absl::Status CheckShape(const std::string& name, const at::Tensor& tensor, int64_t rows, int64_t columns) {
-  if (tensor.dim() == 2 && tensor.size(0) == rows && tensor.size(1) == columns) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("adapter tensor ", name, " has shape [",
-                                                 absl::StrJoin(tensor.sizes(), ", "), "], the base asks for [", rows,
-                                                 ", ", columns, "]"));
-}
+  const GroupedFactor a_, b_;
+  const double scale_;
+  const MemberDropout dropout_;
+};
 
 class TorchLora : public TorchForm {
  public:
-  explicit TorchLora(proto::LoraConfig config) : config_(std::move(config)) {}
+  TorchLora(std::unique_ptr<Form> form, proto::LoraConfig config)
+      : form_(std::move(form)), config_(std::move(config)) {}
 
-  absl::StatusOr<AttachedForm> Attach(const std::vector<FrozenLinear>& linears,
-                                      const NamedTensors& tensors) const override {
-    AttachedForm attached(linears.size());
-    size_t used = 0;
-    for (size_t i = 0; i < linears.size(); ++i) {
-      const auto a = tensors.find(linears[i].name() + kSuffixA), b = tensors.find(linears[i].name() + kSuffixB);
-      if (a == tensors.end() || b == tensors.end()) continue;
-      // A client of a smaller rank brings factors that are cut; the scale stays the job's.
-      const int64_t components = a->second.dim() == 2 ? a->second.size(0) : 0;
-      const int64_t rank = components < 1 || components > config_.rank() ? config_.rank() : components;
-      WEFT_RETURN_IF_ERROR(CheckShape(a->first, a->second, rank, linears[i].in_features()));
-      WEFT_RETURN_IF_ERROR(CheckShape(b->first, b->second, linears[i].out_features(), rank));
-      attached[i] = std::make_unique<LoraAdapter>(
-          a->second, b->second, config_.alpha() / static_cast<double>(config_.rank()), config_.dropout());
-      used += 2;
+  absl::StatusOr<AttachedForm> Attach(const BaseDescription& base,
+                                      std::span<const MemberTensors> members) const override {
+    std::set<std::string> modules;
+    for (const LinearModule& linear : base.linears) modules.insert(linear.name);
+    WEFT_RETURN_IF_ERROR(CheckModules(members, kSuffixes, modules, "linear"));
+    WEFT_ASSIGN_OR_RETURN(const std::vector<TensorSpec> specs, form_->Tensors(base));
+    std::map<std::string, int64_t> ranks;  // of whole factors, by the name of A
+    for (const TensorSpec& spec : specs) ranks[spec.name] = spec.shape[0];
+    AttachedForm attached(base);
+    for (size_t i = 0; i < base.linears.size(); ++i) {
+      const LinearModule& linear = base.linears[i];
+      GroupedFactor a = {.members = Collect(members, linear.name + kSuffixA), .transposed = false};
+      GroupedFactor b = {.members = Collect(members, linear.name + kSuffixB), .transposed = true};
+      if (a.members.empty()) continue;
+      const auto rank = ranks.find(linear.name + kSuffixA);
+      if (rank == ranks.end()) {
+        return absl::InvalidArgumentError(absl::StrCat("adapter tensor ", linear.name, kSuffixA,
+                                                       ": adapter.config.target_modules do not name its module"));
+      }
+      for (size_t k = 0; k < members.size(); ++k) {
+        WEFT_RETURN_IF_ERROR(CheckPair(linear, rank->second, a.members[k].value, b.members[k].value));
+      }
+      attached.linears[i] = std::make_unique<LoraAdapter>(std::move(a), std::move(b), form_->Scale(linear.name),
+                                                          MemberDropout(linear.name, config_.dropout()));
     }
-    return used == CountOwn(tensors) ? absl::StatusOr<AttachedForm>(std::move(attached)) : Unmatched(linears, tensors);
+    return attached;
   }
 
  private:
-  static bool IsOwn(const std::string& name) { return name.ends_with(kSuffixA) || name.ends_with(kSuffixB); }
-
-  static size_t CountOwn(const NamedTensors& tensors) {
-    size_t count = 0;
-    for (const auto& [name, tensor] : tensors) count += IsOwn(name);
-    return count;
+  // A member of a smaller rank brings factors that are cut.
+  static absl::Status CheckPair(const LinearModule& linear, int64_t whole, const at::Tensor& a, const at::Tensor& b) {
+    const int64_t components = a.dim() == 2 ? a.size(0) : 0;
+    const int64_t rank = components < 1 || components > whole ? whole : components;
+    const int64_t a_shape[] = {rank, linear.in_features}, b_shape[] = {linear.out_features, rank};
+    WEFT_RETURN_IF_ERROR(CheckShape(linear.name + kSuffixA, a, a_shape));
+    return CheckShape(linear.name + kSuffixB, b, b_shape);
   }
 
-  static absl::Status Unmatched(const std::vector<FrozenLinear>& linears, const NamedTensors& tensors) {
-    for (const auto& [name, tensor] : tensors) {
-      if (!IsOwn(name)) continue;
-      const std::string module = name.substr(0, name.size() - (sizeof(kSuffixA) - 1));
-      bool known = false;
-      for (const FrozenLinear& linear : linears) known |= linear.name() == module;
-      if (!known) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("adapter tensor ", name, ": the base has no linear module ", module));
-      }
-      if (!tensors.contains(module + kSuffixA) || !tensors.contains(module + kSuffixB)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("adapter tensor ", name, " comes without its partner of module ", module));
-      }
-    }
-    return absl::InternalError("every lora tensor has a module and a partner, yet some were not attached");
-  }
-
+  const std::unique_ptr<Form> form_;
   const proto::LoraConfig config_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TorchForm>> CreateTorchLora(const google::protobuf::Struct& config) {
+absl::StatusOr<std::unique_ptr<TorchForm>> CreateTorchLora(const proto::AdapterConfig& config) {
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Form> form, CreateForm(config));
   proto::LoraConfig lora;
-  WEFT_RETURN_IF_ERROR(proto::FromStruct(config, "adapter.config", &lora));
-  return std::make_unique<TorchLora>(std::move(lora));
+  WEFT_RETURN_IF_ERROR(proto::FromStruct(config.config(), "adapter.config", &lora));
+  return std::make_unique<TorchLora>(std::move(form), std::move(lora));
 }
 
 }  // namespace weft
