@@ -89,7 +89,7 @@ at::Tensor Pass::Linear(const FrozenLinear& linear, const at::Tensor& x, const S
     outputs |= form.linear_outputs[part.module] != nullptr;
   }
   // Without an adapter the anchor would have a graph recorded that nobody wants.
-  const at::Tensor y = LinearProduct::apply(x, adapted ? anchor_ : at::Tensor(), &call);
+  const at::Tensor y = LinearProduct::apply(x, adapted ? anchor_ : anchor_.detach(), &call);
   if (!outputs) return y;
   std::vector<at::Tensor> parts;
   for (const FrozenLinear::Part& part : linear.parts()) {
