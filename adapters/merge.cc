@@ -36,13 +36,20 @@ struct Module {
   std::string stored;          // its path there, with the base's prefix
   std::vector<int64_t> shape;  // of its weight there
   bool transposed = false;     // there the weight is [columns, rows]
+  bool unread = false;         // a pooler that is another task's: checkpoints may lack it
 };
 
-std::vector<Module> Modules(const BaseDescription& base) {
+bool IsUnread(const BaseDescription& base, const TaskDescription& task, size_t linear) {
+  const auto index = static_cast<int>(linear);
+  return task.pooler != index && std::any_of(base.tasks.begin(), base.tasks.end(),
+                                             [&](const auto& other) { return other.second.pooler == index; });
+}
+
+std::vector<Module> Modules(const BaseDescription& base, const TaskDescription& task) {
   std::vector<Module> modules;
   const auto add = [&](MergedModule merged, const std::string& stored, std::vector<int64_t> shape, bool transposed) {
     const std::string path = stored.empty() ? merged.name : stored;
-    modules.push_back({std::move(merged), path, std::move(shape), transposed});
+    modules.push_back({std::move(merged), path, std::move(shape), transposed, false});
   };
   if (base.transformer.has_value() && base.transformer->patches.has_value()) {
     const Patches& patches = *base.transformer->patches;
@@ -50,11 +57,13 @@ std::vector<Module> Modules(const BaseDescription& base) {
     add({patches.projection, base.hidden_size, patches.channels * side * side, true}, "",
         {base.hidden_size, patches.channels, side, side}, false);
   }
-  for (const LinearModule& linear : base.linears) {
+  for (size_t i = 0; i < base.linears.size(); ++i) {
+    const LinearModule& linear = base.linears[i];
     const int64_t out = linear.out_features, in = linear.in_features;
     add({linear.name, out, in, linear.bias}, linear.stored,
         linear.stored_transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in},
         linear.stored_transposed);
+    modules.back().unread = IsUnread(base, task, i);
   }
   for (const NormModule& norm : base.norms)
     add({norm.name, norm.width, 1, norm.bias}, norm.stored, {norm.width}, false);
@@ -62,14 +71,15 @@ std::vector<Module> Modules(const BaseDescription& base) {
 }
 
 // Of modules that tensors of the adapter are named after. INVALID_ARGUMENT: a tensor that is of none.
-absl::StatusOr<std::vector<Module>> TouchedModules(const BaseDescription& base, const Layout& layout) {
+absl::StatusOr<std::vector<Module>> TouchedModules(const BaseDescription& base, const TaskDescription& task,
+                                                   const Layout& layout) {
   std::vector<Module> touched;
   size_t tensors = 0;
   std::set<std::string> names;
   for (const TensorSpec& spec : layout.tensors()) {
     if (spec.role != kRoleHead) names.insert(spec.name);
   }
-  for (Module& module : Modules(base)) {
+  for (Module& module : Modules(base, task)) {
     const std::string beginning = module.merged.name + ".";
     size_t here = 0;
     for (auto it = names.lower_bound(beginning); it != names.end() && it->starts_with(beginning); ++it) ++here;
@@ -168,6 +178,7 @@ class Merger {
     for (const Module& module : modules_) {
       const bool has_weight = weights.contains(&module);
       if (has_weight && (!module.merged.bias || biases.contains(&module))) continue;
+      if (module.unread && !has_weight) continue;
       return absl::InvalidArgumentError(absl::StrCat("the base's weights hold no ", module.stored,
                                                      has_weight ? ".bias" : ".weight",
                                                      "; they do not match its config.json"));
@@ -311,7 +322,8 @@ absl::StatusOr<MergeResult> MergeAdapter(const MergeOptions& options) {
   WEFT_ASSIGN_OR_RETURN(const BaseDescription base, DescribeBase(folder.config_json));
   WEFT_ASSIGN_OR_RETURN(const LoadedPeftFolder loaded, LoadAdapter(options, base));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(loaded.config));
-  WEFT_ASSIGN_OR_RETURN(std::vector<Module> modules, TouchedModules(base, loaded.adapter.layout()));
+  WEFT_ASSIGN_OR_RETURN(const TaskDescription* task, FindTask(base, loaded.task.type()));
+  WEFT_ASSIGN_OR_RETURN(std::vector<Module> modules, TouchedModules(base, *task, loaded.adapter.layout()));
   Merger merger(base, *form, loaded.adapter, std::move(modules));
   WEFT_RETURN_IF_ERROR(merger.Plan(folder.files));
   if (const absl::Status status = WriteMerged(options, folder, base, loaded.task, &merger); !status.ok()) {

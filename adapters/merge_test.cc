@@ -411,6 +411,18 @@ TEST_F(MergeTest, Merge_RefusesWhatChangesNoWeight) {
   EXPECT_FALSE(std::filesystem::exists(Path("out")));
 }
 
+// A pooler stands between the base and a head; who reads the last hidden states themselves does without.
+TEST_F(MergeTest, Merge_ABaseMayLackThePoolerThatTheTaskDoesNotRead) {
+  WriteBert("F32", "");
+  Configure({{"rank", 2}, {"target_modules", {"query", "pooler.dense"}}});
+  WriteAdapter();
+  ExpectRefused("the base's weights hold no bert.pooler.dense.weight");
+  task_.set_type("sentence_embedding");
+  task_.clear_labels();
+  WriteAdapter();
+  EXPECT_TRUE(Merge().ok()) << Merge().status();
+}
+
 TEST_F(MergeTest, Merge_RefusesAnotherBase) {
   WriteBert();
   Configure({{"rank", 2}, {"target_modules", {"query"}}});
