@@ -6,7 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 
+#include "absl/strings/str_cat.h"
+#include "adapters/base.h"
+#include "adapters/forms/form.h"
 #include "aggregators/core/registry.h"
 #include "aggregators/core/seeded_noise.h"
 #include "aggregators/core/testing/values.h"
@@ -84,6 +88,77 @@ TEST(AllRulesTest, Conformance_FormsWithoutFactorsAreKeptOrRefused) {
   for (const char* name : {"fedavg", "fedprox", "scaffold", "fedopt"}) EXPECT_THAT(kept, ::testing::Contains(name));
   for (const char* name : {"ffa_lora", "rolora", "fedsa_lora", "fedsvd", "lora_a2", "fed_sb"}) {
     EXPECT_THAT(kept, ::testing::Not(::testing::Contains(name)));
+  }
+}
+
+struct FormCase {
+  const char* form;
+  const char* config;
+  const char* model_type;
+  // Of the rules on factors those that take it; rules that average take every form.
+  std::set<std::string> factor_rules;
+};
+
+// Rules that ask for tensors of certain roles.
+const std::set<std::string>& FactorRules() {
+  static const auto& rules =
+      *new std::set<std::string>{"fed_sb", "fedex_lora", "fedsa_lora", "fedsvd",    "ffa_lora", "flexlora",
+                                 "flora",  "hetlora",    "lora_a2",    "lora_fair", "rolora"};
+  return rules;
+}
+
+std::vector<FormCase> FormCases() {
+  std::set<std::string> on_lora = FactorRules();
+  on_lora.erase("fed_sb");
+  return {{"lora", R"({"rank": 2, "target_modules": ["query"]})", "bert", on_lora},
+          // Modules of unlike rank and scale.
+          {"lora",
+           R"({"rank": 2, "use_rslora": true, "target_modules": ["query", "value"], "rank_pattern": {"value": 1},
+               "alpha_pattern": {"query": 3}})",
+           "bert", on_lora},
+          {"lora_sb", R"({"rank": 2, "target_modules": ["query"]})", "bert", {"fed_sb"}},
+          {"ssf", R"({"target_modules": ["query", "LayerNorm"]})", "bert", {}},
+          {"prompt", R"({"tokens": 2})", "bert", {}},
+          {"prompt", R"({"tokens": 1, "deep": true})", "vit", {}}};
+}
+
+conformance::Subject SubjectOf(const std::string& rule, const FormCase& form) {
+  conformance::Subject subject = SubjectOf(rule);
+  const absl::StatusOr<BaseDescription> base = DescribeBase(absl::StrCat(
+      R"({"model_type": ")", form.model_type, R"(", "hidden_size": 2, "num_hidden_layers": 2, "num_attention_heads": 1,
+          "intermediate_size": 2, "vocab_size": 8, "max_position_embeddings": 8, "type_vocab_size": 1, "image_size": 2,
+          "patch_size": 1})"));
+  EXPECT_TRUE(base.ok()) << base.status();
+  proto::TaskConfig& task = *subject.job.mutable_task();
+  task.set_type(base->model_type == "vit" ? "image_classification" : "sequence_classification");
+  task.clear_labels();
+  task.add_labels("no");
+  task.add_labels("yes");
+  proto::AdapterConfig& adapter = *subject.job.mutable_adapter();
+  adapter.set_form(form.form);
+  adapter.set_head(true);
+  EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(form.config, adapter.mutable_config()).ok());
+  const auto layout = MakeLayout(adapter, task, *base);
+  EXPECT_TRUE(layout.ok()) << layout.status();
+  subject.layout = *layout;
+  return subject;
+}
+
+// Every form under every rule: what fits keeps the laws, what does not is refused before the job starts, with a reason.
+TEST(AllRulesTest, Conformance_EveryFormUnderEveryRule) {
+  for (const FormCase& form : FormCases()) {
+    for (const std::string& name : Registry::Global().Names()) {
+      const conformance::Subject subject = SubjectOf(name, form);
+      const bool expected = FactorRules().count(name) == 0 || form.factor_rules.count(name) > 0;
+      const absl::Status fits = subject.rule->CheckJob(subject.job, *subject.layout);
+      EXPECT_EQ(fits.ok(), expected) << form.form << " under " << name << ": " << fits;
+      if (!fits.ok()) {
+        EXPECT_EQ(fits.code(), absl::StatusCode::kInvalidArgument) << form.form << " under " << name;
+        EXPECT_THAT(fits.message(), HasSubstr("use ")) << form.form << " under " << name;
+      } else if (expected) {
+        conformance::ExpectLawsHold(subject);
+      }
+    }
   }
 }
 
