@@ -88,6 +88,7 @@ check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py
 check describe "$python" tests/golden/families/describe_check.py
+check forms-parity "$python" tests/golden/forms_parity.py
 check rules-parity "$python" tests/golden/rules/rules_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json

@@ -224,7 +224,7 @@ class Schema:
     """Fields of the messages of a .proto as a reader sees them: key, default, range."""
 
     MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.M | re.S)
-    FIELD = re.compile(r"^  (?:optional |repeated )?([\w.]+) (\w+) = \d+(?: \[\(schema\) = \{(.*?)\}\])?;", re.M | re.S)
+    FIELD = re.compile(r"^  (?:optional |repeated )?([\w.]+|map<[\w, ]+>) (\w+) = \d+(?: \[\(schema\) = \{(.*?)\}\])?;", re.M | re.S)
 
     def __init__(self, path):
         self.messages = {name: self.FIELD.findall(body) for name, body in self.MESSAGE.findall(path.read_text())}
@@ -258,9 +258,11 @@ def expected_rows():
     daemon, job = Schema(ROOT / "proto/daemon.proto"), Schema(ROOT / "proto/job.proto")
     lora, fedavg = Schema(ROOT / "adapters/forms/lora/lora.proto"), Schema(ROOT / "aggregators/fedavg/fedavg.proto")
     lora_sb = Schema(ROOT / "adapters/forms/lora_sb/lora_sb.proto")
+    ssf, prompt = Schema(ROOT / "adapters/forms/ssf/ssf.proto"), Schema(ROOT / "adapters/forms/prompt/prompt.proto")
     return {"coordinator.yaml": list(daemon.rows("CoordinatorConfig")), "client.yaml": list(daemon.rows("ClientConfig")),
             "job.yaml": list(job.rows("JobConfig")), "adapter.config of lora": list(lora.rows("LoraConfig")),
             "adapter.config of lora_sb": list(lora_sb.rows("LoraSbConfig")),
+            "adapter.config of ssf": list(ssf.rows("SsfConfig")), "adapter.config of prompt": list(prompt.rows("PromptConfig")),
             "aggregator.config of fedavg": list(fedavg.rows("FedAvgConfig"))}
 
 
