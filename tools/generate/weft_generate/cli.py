@@ -92,7 +92,7 @@ def _generate(options):
 
     text = Text(options.base)
     ids = _prompt(options, text)
-    decode = text.decoder(ids)
+    decode = text.decoder([] if options.chat else ids)
     with subprocess.Popen(_command(options, text.stops()), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             process.stdin.write(" ".join(map(str, ids)).encode() + b"\n")

@@ -54,7 +54,8 @@ class Text:
         return sorted({token for token in found if isinstance(token, int)})
 
     def decoder(self, ids):
-        """A function from the next token behind `ids` to the text that it completes, possibly none."""
+        """A function from the next token to the text that it completes, possibly none. `ids`: what the text goes on from;
+        none: it stands alone."""
         from tokenizers.decoders import DecodeStream
 
         stream = DecodeStream(ids=ids, skip_special_tokens=True)
