@@ -48,10 +48,10 @@ std::vector<Target> Targets() {
   return targets;
 }
 
-// Largest difference over the largest value. fp32 differs by the order of sums, measured 4e-7; what lands in bf16, by
-// a rounding of half a unit of 2^-8 that may fall to the other side, measured 4e-3.
+// Largest difference over the largest value. fp32 differs by the order of sums: measured 5.2e-7. Rows in bf16 differ by
+// a rounding that falls to the other side: measured 1.2e-3.
 constexpr double kTolerance = 2e-6;
-constexpr double kBf16Tolerance = 8e-3;
+constexpr double kBf16Tolerance = 4e-3;
 
 struct Segment {
   int64_t rows, rank;

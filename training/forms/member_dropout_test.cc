@@ -41,7 +41,7 @@ TEST(MemberDropoutTest, AddDropped_AddsTheSame) {
   dropout.AddDropped(x, kSegments, Random(), sum);
   EXPECT_LT(Difference(sum, expected), 1e-6);
   dropout.AddDropped(x, kSegments, Random(), half);
-  EXPECT_LT(Difference(half, expected.to(at::kBFloat16)), 2e-3);  // some round the other way; measured 2e-4
+  EXPECT_LT(Difference(half, expected.to(at::kBFloat16)), 2e-3);  // some round the other way; measured 1.6e-4
 }
 
 TEST(MemberDropoutTest, Dropped_DependsOnSeedStepAndPlaceButNotOnCompanyOrThreads) {
