@@ -189,7 +189,7 @@ TEST_F(CohortTest, Train_AccumulatedBatchesAreOneStep) {
 
 TEST_F(CohortTest, Train_RefusesWhatDoesNotFitIntoMemory) {
   auto small = CreateTorchTrainer(
-      {.base = folder_ + "/base", .device = "cpu", .threads = 1, .memory_bytes = int64_t{1} << 20});
+      {.base = folder_ + "/base", .device = "cpu", .threads = 1, .memory_bytes = 300'000});
   ASSERT_TRUE(small.ok()) << small.status();
   ASSERT_TRUE((*small)->PrepareJob(Job()).ok());
   proto::Plan plan = Plan(1);

@@ -180,7 +180,7 @@ absl::StatusOr<std::shared_ptr<const Layout>> TorchTrainer::PrepareJob(const pro
   auto prepared = std::make_unique<PreparedJob>();
   prepared->task = job.task();
   proto::ApplyDefaults(&prepared->task);
-  WEFT_ASSIGN_OR_RETURN(prepared->layout, MakeLayout(config, job.task(), base_->description()));
+  WEFT_ASSIGN_OR_RETURN(prepared->layout, MakeLayout(config, prepared->task, base_->description()));
   WEFT_ASSIGN_OR_RETURN(prepared->form, CreateTorchForm(config));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Form> form, CreateForm(config));
   for (const LinearModule& module : base_->description().linears) prepared->scales.push_back(form->Scale(module.name));
