@@ -207,7 +207,8 @@ TEST(PromptTest, FromPeft_Refuses) {
 TEST(PromptTest, Merge_IsRefused) {
   Adapter adapter(*Layout::Create({{"prompt_embeddings", "prompt", {1, 1}}}));
   std::vector<float> weight(1);
-  EXPECT_EQ(MakePrompt(Json::object())->Merge(adapter, {.name = "m"}, weight, {}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakePrompt(Json::object())->Merge(adapter, {.name = "m"}, weight, {}).code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
