@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 import zlib
 
 import numpy as np
@@ -32,11 +33,14 @@ ROWS = 5
 PROMPT = 3
 TEMPERATURE = 0.2
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-# Of a tensor's largest element, or of a thousandth of the adapter's largest where that is more: some gradients cancel to nothing.
-OUTPUTS, GRADIENTS = 1e-5, 3e-5
-BF16_OUTPUTS, BF16_GRADIENTS = 0.05, 0.1
-FLOOR = 1e-3
-FAULT, BF16_FAULT = 1.001, 1.5  # factors of the adapters that are off
+# Of a tensor's norm, or of a hundredth of the adapter's largest where that is more: some gradients cancel to nothing (the shift of keys). Measured: fp32
+# outputs 8e-7 apart, gradients 7e-6; bf16 0.02 and 0.1, gradients 0.25 where relu bends between the two.
+OUTPUTS, GRADIENTS = 5e-6, 3e-5
+BF16_OUTPUTS, BF16_GRADIENTS, BF16_BENT_GRADIENTS = 0.04, 0.15, 0.5
+FLOOR = 1e-2
+# Layers computed again give the same outputs to the bit, gradients 5e-6 apart: where norms come after, two terms of a gradient are added in another order.
+AGAIN = 2e-5
+FAULT, BF16_FAULT = 0.001, 1  # of values, at random, of the adapters that are off
 
 TASKS = {
     "sequence_classification": transformers.AutoModelForSequenceClassification,
@@ -51,6 +55,8 @@ DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 CHOSEN = ("bert", "roberta", "distilbert", "llama_biases", "llama_yarn", "mistral", "qwen2_bf16", "qwen3", "gpt2", "vit", "vit_classifier")
 RSLORA = ("bert", "llama_tied", "gpt2_untied", "vit_classifier")
 PATTERNS = {"bert_bare": ("query", "output.dense"), "qwen2": ("q_proj", "down_proj"), "gpt2_bare": ("c_attn", "mlp.c_proj")}
+ALL_LINEAR = ("llama", "gpt2")  # where the job says it with that word
+POOLING = {"bert_older": "first", "roberta_classifier": "first", "llama_linear": "last", "qwen3": "last"}  # else the mean
 # No head of the adapter's: the base's own is used, frozen.
 HEADLESS = ("bert_classifier", "roberta_classifier", "distilbert_classifier")
 # Tasks whose weights a checkpoint lacks: they must be refused.
@@ -75,6 +81,10 @@ class Case:
     @property
     def prompt(self):
         return PROMPT if self.form in ("prompt", "vpt", "vpt_deep") else 0
+
+
+def is_bent(case):
+    return "relu" in make_fixtures.FIXTURES[case.fixture].config.values()
 
 
 class Rows:
@@ -171,6 +181,8 @@ class Reference:
         config = {"r": 4, "lora_alpha": 6, "target_modules": modules, "fan_in_fan_out": case.family == "gpt2"}
         config["use_rslora"] = case.fixture in RSLORA
         self.form = {"rank": 4, "alpha": 6, "target_modules": [self.prefix + name for name in modules]}
+        if case.fixture in ALL_LINEAR:
+            self.form["target_modules"] = ["all-linear"]
         if config["use_rslora"]:
             self.form["use_rslora"] = True
         self.rank = 4
@@ -233,7 +245,8 @@ class Reference:
         for name, parameter in self.parameters.items():
             shape = parameter.shape
             if "lora" in name or name.split(".")[0] in HEADS:
-                value = random.normal(0, 0.2, shape)
+                # Far from the bend of relu behind pre_classifier.
+                value = random.normal(0, 0.1 if "lora" in name else 3 if name == "pre_classifier.bias" else 0.2, shape)
             elif name.endswith("prompt_embeddings"):
                 value = random.normal(0, 0.5, shape)
             else:
@@ -278,8 +291,12 @@ class Reference:
     def sentence_embedding(self):
         batch = self.rows.padded(range(2 * ROWS))
         hidden = self.model(**batch).last_hidden_state
-        mask = torch.cat([torch.ones(2 * ROWS, self.case.prompt), batch["attention_mask"]], 1).unsqueeze(-1)
-        embeddings = (hidden * mask).sum(1) / mask.sum(1)
+        mask = torch.cat([torch.ones(2 * ROWS, self.case.prompt), batch["attention_mask"]], 1)
+        pooling = POOLING.get(self.case.fixture, "mean")
+        if pooling == "mean":
+            embeddings = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        else:
+            embeddings = hidden[torch.arange(2 * ROWS), 0 if pooling == "first" else mask.sum(1).long() - 1]
         first, second = (torch.nn.functional.normalize(embeddings[k::2], dim=-1) for k in range(2))
         return embeddings, torch.nn.functional.cross_entropy(first @ second.T / TEMPERATURE, torch.arange(ROWS))
 
@@ -320,15 +337,21 @@ def split_members(out, count):
     return [(member.pop("outputs"), member) for member in members]
 
 
+def off(values, size):
+    random = np.random.default_rng(3)
+    return {name: (value * (1 + size * random.normal(0, 1, value.shape))).astype(np.float32) for name, value in values.items()}
+
+
 def differences(found, expected):
     """Of outputs and of gradients, and where the latter is."""
     if found[1].keys() != expected[1].keys():
         sys.exit(f"parity: tensors differ: {sorted(found[1].keys() ^ expected[1].keys())}")
     if found[0].shape != expected[0].shape:
         sys.exit(f"parity: outputs are of {found[0].shape}, expected {expected[0].shape}")
-    outputs = float(np.abs(found[0] - expected[0]).max() / np.abs(expected[0]).max())
-    floor = FLOOR * max(float(np.abs(gradient).max()) for gradient in expected[1].values())
-    worst = max((float(np.abs(found[1][n] - e).max()) / max(float(np.abs(e).max()), floor), n) for n, e in expected[1].items())
+    norm = np.linalg.norm
+    outputs = float(norm(found[0] - expected[0]) / norm(expected[0]))
+    floor = FLOOR * max(float(norm(gradient)) for gradient in expected[1].values())
+    worst = max((float(norm(found[1][n] - e)) / max(float(norm(e)), floor), n) for n, e in expected[1].items())
     return outputs, *worst
 
 
@@ -342,7 +365,7 @@ def cut(gradients, rank):
 def run_case(helper, case, reference, base, scratch, report):
     """`report` gets (kind, outputs' difference, gradients', within?, where)."""
     folder = pathlib.Path(scratch)
-    task = {"type": case.task, "embedding": {"temperature": TEMPERATURE}}
+    task = {"type": case.task, "embedding": {"temperature": TEMPERATURE, "pooling": POOLING.get(case.fixture, "mean")}}
     if case.task.endswith("classification"):
         task["labels"] = [f"label {i}" for i in range(reference.rows.num_labels)]
     form = {"vpt": "prompt", "vpt_deep": "prompt"}.get(case.form, case.form)
@@ -352,7 +375,7 @@ def run_case(helper, case, reference, base, scratch, report):
     rank = max(reference.rank - 2, 0)
     values = reference.random_values(1)
     members = [values, reference.random_values(2, rank)]
-    members += [{name: value * np.float32(factor) for name, value in values.items()} for factor in (FAULT, BF16_FAULT)]
+    members += [off(values, size) for size in (FAULT, BF16_FAULT)]
     words = []
     for k, member in enumerate(members):
         save_file(member, folder / f"{k}.safetensors")
@@ -375,14 +398,14 @@ def run_case(helper, case, reference, base, scratch, report):
     report("f32", differences(f32[0], expected[0]), (OUTPUTS, GRADIENTS))
     report("f32", differences(f32[1], expected[1]), (OUTPUTS, GRADIENTS))
     report("f32", differences(f32[2], expected[0]), (OUTPUTS, GRADIENTS), within=False)
-    bf16 = run("bf16")
-    report("bf16", differences(bf16[0], expected[0]), (BF16_OUTPUTS, BF16_GRADIENTS))
-    report("bf16", differences(bf16[1], expected[1]), (BF16_OUTPUTS, BF16_GRADIENTS))
-    report("bf16", differences(bf16[3], expected[0]), (BF16_OUTPUTS, BF16_GRADIENTS), within=False)
+    bf16, tolerances = run("bf16"), (BF16_OUTPUTS, BF16_BENT_GRADIENTS if is_bent(case) else BF16_GRADIENTS)
+    report("bf16", differences(bf16[0], expected[0]), tolerances)
+    report("bf16", differences(bf16[1], expected[1]), tolerances)
+    report("bf16", differences(bf16[3], expected[0]), tolerances, within=False)
     again = run("checkpointed")
-    report("again", differences(again[0], f32[0]), (0, 0))
-    report("again", differences(again[1], f32[1]), (0, 0))
-    report("again", differences(again[2], f32[0]), (0, 0), within=False)
+    report("again", differences(again[0], f32[0]), (0, AGAIN))
+    report("again", differences(again[1], f32[1]), (0, AGAIN))
+    report("again", differences(again[2], f32[0]), (0, AGAIN), within=False)
 
 
 def tasks_of(name):
@@ -404,11 +427,14 @@ def cases_of(name):
 def main():
     helper = Helper(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "bazel-bin/training/model_logits").resolve())
     names = sys.argv[2:] or list(make_fixtures.FIXTURES)
+    warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
     torch.set_num_threads(1)  # of networks this small several are slower
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     failures = []
-    print(f"{'base':22} {'cases':>5}   f32: outputs gradients   bf16: outputs gradients   off by {FAULT}, {BF16_FAULT}, at least")
+    columns = [(store, kind, what) for store in range(2) for kind in ("f32", "bf16") for what in ("outputs", "gradients")] + [(0, "again", "gradients")]
+    print(f"{'':22}{'cases':>6}{'at most':^36}{'where off, at least':^36}{'again':^9}")
+    print(f"{'':28}" + f"{'f32':^18}{'bf16':^18}" * 2)
     for name in names:
         most, least, count = collections.defaultdict(float), collections.defaultdict(lambda: float("inf")), 0
         with tempfile.TemporaryDirectory() as scratch:
@@ -428,9 +454,8 @@ def main():
                                             f"expected {'at most' if within else 'more than'} {tolerance:.3g}")
 
                 run_case(helper, case, reference, base, scratch, report)
-        numbers = [store[kind, what] for store in (most, least) for kind in ("f32", "bf16") for what in ("outputs", "gradients")]
-        print(f"{name:22} {count:5}        {numbers[0]:7.1e}   {numbers[1]:7.1e}         {numbers[2]:7.1e}   {numbers[3]:7.1e}   "
-              + " ".join(f"{n:7.1e}" for n in numbers[4:]), flush=True)
+        numbers = [(most, least)[store][kind, what] for store, kind, what in columns]
+        print(f"{name:22}{count:6}" + "".join(f"{number:9.1e}" for number in numbers), flush=True)
     for text in failures:
         print(f"FAILED {text}")
     if failures:
