@@ -84,11 +84,14 @@ bazel_tests bazel //...
 check format formatted
 check tree "$python" -m unittest discover -s tests/tree -p '*_test.py' -v
 check prepare "$python" -m unittest discover -s tests/prepare -p '*_test.py' -v
+check generate "$python" -m unittest discover -s tests/generate -p '*_test.py' -v
 check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py
 check describe "$python" tests/golden/families/describe_check.py
+check families-parity "$python" tests/golden/families/parity.py
 check forms-parity "$python" tests/golden/forms_parity.py
+check generate-parity "$python" tests/golden/generate_parity.py
 check rules-parity "$python" tests/golden/rules/rules_parity.py
 check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
