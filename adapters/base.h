@@ -20,7 +20,8 @@ struct LinearModule {
   int64_t out_features = 0;
   int64_t in_features = 0;
   bool bias = true;
-  // How checkpoints hold it: the path there, when another than `name`; and whether W lies as [in, out] (GPT-2's Conv1D).
+  // How checkpoints hold it: the path there, when another than `name`; and whether W lies as [in, out] (GPT-2's
+  // Conv1D).
   std::string stored;
   bool stored_transposed = false;
 };

@@ -14,7 +14,8 @@ namespace weft {
 
 enum class Activation { kNone, kRelu, kTanh, kGelu, kGeluTanh, kSilu };  // kGelu by erf, kGeluTanh by its tanh formula
 
-// Rotary positions (Su et al., arXiv 2104.09864), half-split as in Llama: dimension i of a head turns with i + rotated/2.
+// Rotary positions (Su et al., arXiv 2104.09864), half-split as in Llama: dimension i of a head turns with i +
+// rotated/2.
 struct RotaryPositions {
   double theta = 10000;
   int64_t rotated = 0;  // leading dimensions of a head that turn; even
@@ -70,11 +71,11 @@ struct Transformer {
   std::optional<Patches> patches;
 
   // Modules and tensors without ".weight"; empty: none.
-  std::string word_embeddings;           // [vocabulary, hidden]
-  std::string position_embeddings;       // [rows, hidden]; of images a plain tensor [1, 1 + patches, hidden]
-  int64_t position_embedding_rows = 0;   // as stored
-  int64_t first_position = 0;            // row of position_embeddings that the first token gets (RoBERTa: 2)
-  std::string token_type_embeddings;     // row 0 of [token_types, hidden] is added
+  std::string word_embeddings;          // [vocabulary, hidden]
+  std::string position_embeddings;      // [rows, hidden]; of images a plain tensor [1, 1 + patches, hidden]
+  int64_t position_embedding_rows = 0;  // as stored
+  int64_t first_position = 0;           // row of position_embeddings that the first token gets (RoBERTa: 2)
+  std::string token_type_embeddings;    // row 0 of [token_types, hidden] is added
   int64_t token_types = 0;
   int embedding_norm = -1;  // index into norms; -1: none
   int final_norm = -1;

@@ -39,7 +39,8 @@ TEST_F(WorkerPlanTest, Train_UploadsWhatTheTrainerMakes) {
   const CohortMember member{.client_id = "a", .start = &start, .shard = data_->split("train"), .seed = 5};
   auto expected = trainer_->Train(PlanOf(2).train(), {&member, 1}, [](int64_t, int64_t) { return true; });
   ASSERT_TRUE(expected.ok()) << expected.status();
-  Adapter& delta = expected->front().adapter;
+  ASSERT_TRUE(expected->front().ok()) << expected->front().status();
+  Adapter& delta = expected->front()->adapter;
   for (size_t i = 0; i < delta.values().size(); ++i) delta.values()[i] -= start.values()[i];
   EXPECT_EQ(upload.adapter.ContentHash(), delta.ContentHash());
 }

@@ -55,7 +55,7 @@ class Evaluating {
       std::vector<size_t> who;
       std::vector<MemberRows> rows;
       int64_t count = 0;
-      for (; first < members_.size() && count < kEvaluationRows; ) {
+      for (; first < members_.size() && count < kEvaluationRows;) {
         MemberRows own{.shard = members_[first].shard, .rows = {}, .max_length = plan_.max_length()};
         for (; row < wanted_[first] && count < kEvaluationRows; ++row, ++count) {
           own.rows.push_back(EvenlySpacedRow(row, wanted_[first], own.shard->rows()));
@@ -81,8 +81,8 @@ class Evaluating {
       if (failed_[k].ok()) {
         results.emplace_back(std::move(results_[k]));
       } else {
-        results.emplace_back(absl::Status(failed_[k].code(), absl::StrCat("client ", members_[k].client_id, ": ",
-                                                                          failed_[k].message())));
+        results.emplace_back(absl::Status(failed_[k].code(),
+                                          absl::StrCat("client ", members_[k].client_id, ": ", failed_[k].message())));
       }
     }
     return results;

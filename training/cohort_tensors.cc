@@ -38,7 +38,8 @@ CohortTensors::CohortTensors(std::span<const CohortMember> members, const std::s
     Part part{.learning_rate_scale = scale, .values = {}, .gradients = {}};
     for (const CohortMember& member : members) {
       int64_t count = 0;
-      for (const TensorSpec* spec : specs) count += Cut(*spec, member.rank, View(member.start->tensor(*spec), *spec)).numel();
+      for (const TensorSpec* spec : specs)
+        count += Cut(*spec, member.rank, View(member.start->tensor(*spec), *spec)).numel();
       part.offsets.push_back(part.offsets.back() + count);
     }
     part.values = at::empty({part.offsets.back()}, options);

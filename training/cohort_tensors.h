@@ -36,8 +36,8 @@ class CohortTensors {
 
   const std::vector<MemberTensors>& members() const { return members_; }
   const std::vector<Part>& parts() const { return parts_; }
-  // Values of `other` for the tensors that are trained, whose names and shapes are this layout's, cut likewise; undefined
-  // for one it lacks. By name.
+  // Values of `other` for the tensors that are trained, whose names and shapes are this layout's, cut likewise;
+  // undefined for one it lacks. By name.
   std::map<std::string, at::Tensor> TrainedOf(int64_t member, const Adapter& other) const;
   // A member's values as an adapter of the same layout, zero beyond its rank.
   Adapter ToAdapter(int64_t member) const;

@@ -14,8 +14,8 @@
 namespace weft {
 namespace {
 
-// A row alone and among others differ by the order of sums in the matrix products; over a few steps of AdamW that grows.
-// Measured: 2e-6 of values up to 0.3.
+// A row alone and among others differ by the order of sums in the matrix products; over a few steps of AdamW that
+// grows. Measured: 2e-6 of values up to 0.3.
 constexpr double kTolerance = 2e-5;
 
 double Difference(const Adapter& a, const Adapter& b) {
@@ -166,7 +166,8 @@ TEST_F(CohortTest, Train_OneThatFailsCostsTheOthersNothing) {
   const auto results = Train(Epochs(2), members);
   ExpectRefused(results[0].status(), absl::StatusCode::kInvalidArgument, "client 0: row 1 holds token 77");
   ExpectRefused(results[1].status(), absl::StatusCode::kInvalidArgument, "client 1: empty shard");
-  ExpectRefused(results[2].status(), absl::StatusCode::kOutOfRange, "client 2: the loss is not a finite number at step 1;");
+  ExpectRefused(results[2].status(), absl::StatusCode::kOutOfRange,
+                "client 2: the loss is not a finite number at step 1;");
   ASSERT_TRUE(results[3].ok()) << results[3].status();
   EXPECT_LT(Difference(results[3]->adapter, Train(Epochs(2), {&members[3], 1})[0]->adapter), kTolerance);
 }
@@ -188,8 +189,7 @@ TEST_F(CohortTest, Train_AccumulatedBatchesAreOneStep) {
 }
 
 TEST_F(CohortTest, Train_RefusesWhatDoesNotFitIntoMemory) {
-  auto small = CreateTorchTrainer(
-      {.base = folder_ + "/base", .device = "cpu", .threads = 1, .memory_bytes = 300'000});
+  auto small = CreateTorchTrainer({.base = folder_ + "/base", .device = "cpu", .threads = 1, .memory_bytes = 300'000});
   ASSERT_TRUE(small.ok()) << small.status();
   ASSERT_TRUE((*small)->PrepareJob(Job()).ok());
   proto::Plan plan = Plan(1);

@@ -202,12 +202,11 @@ class GroupTraining {
                         .max_length = trainee.training->max_length()});
       }
       int64_t member = 0;
-      absl::StatusOr<Batch> batch =
-          base_.model().MakeBatch(rows,
-                                  {.num_labels = job_.task.labels_size(),
-                                   .prompt_tokens = job_.form->prompt_tokens(),
-                                   .read = job_.objective->read()},
-                                  &member);
+      absl::StatusOr<Batch> batch = base_.model().MakeBatch(rows,
+                                                            {.num_labels = job_.task.labels_size(),
+                                                             .prompt_tokens = job_.form->prompt_tokens(),
+                                                             .read = job_.objective->read()},
+                                                            &member);
       if (batch.ok()) return batch;
       trainees_[member].status = batch.status();
     }
@@ -224,9 +223,9 @@ class GroupTraining {
     const at::Tensor hidden = base_.model().Forward(batch, job_.linears, pass);
     std::vector<double> weights;
     for (const Trainee& trainee : trainees_) weights.push_back(trainee.weight);
-    WEFT_ASSIGN_OR_RETURN(const std::vector<MemberLoss> losses,
-                          job_.objective->Learn(batch, hidden, tensors_.members(), weights, common_.label_smoothing(),
-                                                pass));
+    WEFT_ASSIGN_OR_RETURN(
+        const std::vector<MemberLoss> losses,
+        job_.objective->Learn(batch, hidden, tensors_.members(), weights, common_.label_smoothing(), pass));
     for (size_t k = 0; k < trainees_.size(); ++k) {
       Trainee& trainee = trainees_[k];
       if (losses[k].counted == 0) continue;

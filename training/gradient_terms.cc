@@ -31,9 +31,9 @@ GradientTerms::GradientTerms(const proto::Plan& plan, const CohortMember& member
     const MemberTensor &a = tensors.at(pair.a->name), &b = tensors.at(pair.b->name);
     const int64_t rank = a.value.size(0), kept = PrunedRank(plan.rank_pruning(), rank);
     const auto tail = [&](const MemberTensor& factor, int dimension) {
-      return Tail{.values = factor.value.detach().narrow(dimension, kept, rank - kept),
-                  .gradient = factor.gradient.defined() ? factor.gradient.narrow(dimension, kept, rank - kept)
-                                                        : at::Tensor()};
+      return Tail{
+          .values = factor.value.detach().narrow(dimension, kept, rank - kept),
+          .gradient = factor.gradient.defined() ? factor.gradient.narrow(dimension, kept, rank - kept) : at::Tensor()};
     };
     if (kept < rank) tails_.push_back({.a = tail(a, 0), .b = tail(b, 1)});
   }

@@ -254,7 +254,7 @@ TEST_F(TrainerFixture, Train_ATextBaseRefusesFeatures) {
   const std::string path = folder_ + "/features";
   ASSERT_TRUE(WriteTestFeatures(path, TestFeatures().Add({1, 2}, 0)).ok());
   ExpectRefused(TrainOne(Plan(1), DefaultStart(), **DataShard::Open(path, 3)).status(), kInvalid,
-                "client c: rows of 2 features, the base reads tokens");
+                "client c: rows of 2 features, the base reads rows of tokens with a label");
 }
 
 }  // namespace

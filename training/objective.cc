@@ -83,8 +83,8 @@ class Classification : public Objective {
                                                    const std::vector<MemberTensors>& members,
                                                    Pass& pass) const override {
     WEFT_ASSIGN_OR_RETURN(const at::Tensor logits, Outputs(batch, hidden, members, pass));
-    std::vector<MemberLoss> result = SumByMember(
-        batch.rows, SoftmaxCrossEntropy(logits, batch.targets, /*weights=*/{}, /*label_smoothing=*/0));
+    std::vector<MemberLoss> result =
+        SumByMember(batch.rows, SoftmaxCrossEntropy(logits, batch.targets, /*weights=*/{}, /*label_smoothing=*/0));
     const at::Tensor predicted = logits.argmax(-1).to(at::kCPU);
     const auto *found = predicted.const_data_ptr<int64_t>(), *actual = batch.targets.const_data_ptr<int64_t>();
     for (int64_t k = 0; k < batch.rows.members(); ++k) {
@@ -163,8 +163,8 @@ class NextToken : public Objective {
                                                 double label_smoothing, Pass& pass) const override {
     WEFT_ASSIGN_OR_RETURN(const at::Tensor head, transformer_.LmHead(pass.dtype()));
     const at::Tensor read = hidden.slice(0, 0, batch.read.offsets.back());
-    const LineLosses lines = FrozenLinearCrossEntropy(read.detach(), head, batch.targets,
-                                                      LineWeights(batch.read, weights), label_smoothing);
+    const LineLosses lines =
+        FrozenLinearCrossEntropy(read.detach(), head, batch.targets, LineWeights(batch.read, weights), label_smoothing);
     read.backward(lines.gradient);
     return SumByMember(batch.read, lines);
   }
@@ -268,8 +268,8 @@ absl::StatusOr<std::unique_ptr<Objective>> Objective::Create(const Options& opti
   auto classification = std::make_unique<Classification>(options, *description);
   if (description->pooler >= 0 && !classification->has_pooler()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the weights hold no ", options.base->description().linears[description->pooler].name,
-                     ", which ", options.task->type(), " reads through; take a checkpoint that has it"));
+        absl::StrCat("the weights hold no ", options.base->description().linears[description->pooler].name, ", which ",
+                     options.task->type(), " reads through; take a checkpoint that has it"));
   }
   return classification;
 }

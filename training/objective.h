@@ -53,8 +53,8 @@ class Objective {
   virtual absl::StatusOr<std::vector<MemberLoss>> Evaluate(const Batch& batch, const at::Tensor& hidden,
                                                            const std::vector<MemberTensors>& members,
                                                            Pass& pass) const = 0;
-  // What a user of the model sees for what is read: logits [rows, labels], of causal_lm [places, vocabulary]; embeddings
-  // [texts, hidden]. fp32, differentiable.
+  // What a user of the model sees for what is read: logits [rows, labels], of causal_lm [places, vocabulary];
+  // embeddings [texts, hidden]. fp32, differentiable.
   virtual absl::StatusOr<at::Tensor> Outputs(const Batch& batch, const at::Tensor& hidden,
                                              const std::vector<MemberTensors>& members, Pass& pass) const = 0;
   // What the loss of `rows` of a shard is a mean over: rows, or tokens to learn among the first `max_length` of each.

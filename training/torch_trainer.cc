@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "adapters/base.h"
@@ -113,6 +114,10 @@ absl::Status CheckRoles(const PreparedJob& job, const proto::Plan& plan) {
   if (plan.roles_trained().empty()) return refuse("roles_trained is empty");
   for (const std::string& role : plan.roles_trained()) {
     if (!known.contains(role)) return refuse(absl::StrCat("roles_trained names \"", role, "\""));
+    if (absl::StartsWith(role, "fixed.")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("plan: roles_trained names \"", role, "\", which the form never trains; leave it out"));
+    }
   }
   for (const auto& [role, scale] : plan.learning_rate_scale()) {
     if (!known.contains(role)) return refuse(absl::StrCat("learning_rate_scale names \"", role, "\""));
@@ -151,9 +156,9 @@ Checked CheckMembers(const Model& model, const PreparedJob& job, std::span<const
   Checked checked;
   for (size_t k = 0; k < cohort.size(); ++k) {
     const absl::Status status = CheckMember(model, job, cohort[k]);
-    checked.refusals.push_back(
-        status.ok() ? status
-                    : absl::Status(status.code(), absl::StrCat("client ", cohort[k].client_id, ": ", status.message())));
+    checked.refusals.push_back(status.ok() ? status
+                                           : absl::Status(status.code(), absl::StrCat("client ", cohort[k].client_id,
+                                                                                      ": ", status.message())));
     if (status.ok()) checked.indices.push_back(k);
   }
   return checked;
@@ -190,9 +195,9 @@ absl::StatusOr<std::shared_ptr<const Layout>> TorchTrainer::PrepareJob(const pro
   } else {
     prepared->linears = base_->model().linears();
   }
-  WEFT_ASSIGN_OR_RETURN(prepared->objective, Objective::Create({.base = base_.get(),
-                                                                .task = &prepared->task,
-                                                                .linears = &prepared->linears}));
+  WEFT_ASSIGN_OR_RETURN(
+      prepared->objective,
+      Objective::Create({.base = base_.get(), .task = &prepared->task, .linears = &prepared->linears}));
   const std::shared_ptr<const Layout> layout = prepared->layout;
   jobs_[job.job_id()] = std::move(prepared);
   return layout;
@@ -208,9 +213,9 @@ absl::StatusOr<const PreparedJob*> TorchTrainer::FindJob(const std::string& job_
 absl::Status TorchTrainer::CheckLength(const PreparedJob& job, int64_t max_length) const {
   const int64_t most = base_->model().max_length(), prompt = job.form->prompt_tokens();
   if (most == 0 || (max_length >= 2 && max_length + prompt <= most)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "max_length is ", max_length, ", the base takes rows of 2 to ", most, " tokens",
-      prompt == 0 ? "" : absl::StrCat(" with the prompt's ", prompt), "; set training.max_length so"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("max_length is ", max_length, ", the base takes rows of 2 to ", most, " tokens",
+                   prompt == 0 ? "" : absl::StrCat(" with the prompt's ", prompt), "; set training.max_length so"));
 }
 
 absl::StatusOr<std::vector<proto::TrainingConfig>> TorchTrainer::TrainingOf(
@@ -345,7 +350,8 @@ absl::Status TorchTrainer::AddToBase(const std::string& job_id, int64_t round, c
                                                       "; apply each once, in order, or reset the job's base"));
   }
   return CatchTorch([&]() -> absl::Status {
-    WEFT_ASSIGN_OR_RETURN(job.linears, AddToLinears(job.linears, base_->description(), step, job.scales, base_->device()));
+    WEFT_ASSIGN_OR_RETURN(job.linears,
+                          AddToLinears(job.linears, base_->description(), step, job.scales, base_->device()));
     job.base_round = round;
     return absl::OkStatus();
   });

@@ -133,6 +133,17 @@ TEST_F(TorchTrainerTest, Train_RefusesBadPlans) {
   ExpectRefused(TrainStatus(plan), kInvalid, "optimizer");
 }
 
+TEST_F(TorchTrainerTest, Train_RefusesRolesThatTheFormNeverTrains) {
+  proto::JobOffer job = Job();
+  job.mutable_adapter()->set_form("lora_sb");
+  ASSERT_TRUE(trainer_->PrepareJob(job).ok());
+  proto::Plan plan = Plan(1);
+  plan.clear_roles_trained();
+  for (const char* role : {"lora_r", "fixed.lora_a"}) plan.add_roles_trained(role);
+  ExpectRefused(TrainStatus(plan), absl::StatusCode::kInvalidArgument,
+                "roles_trained names \"fixed.lora_a\", which the form never trains");
+}
+
 TEST_F(TorchTrainerTest, Train_RefusesRowsThatDoNotFitNamingThem) {
   const Adapter start = Start();
   ExpectRefused(TrainOne(Plan(1), start, *Shard(TestSplit().Add({1, 77, 2}, 0))).status(),

@@ -51,8 +51,8 @@ struct TrainResult {
 using ProgressFunction = std::function<bool(int64_t done, int64_t total)>;
 
 // Trains and evaluates adapters over one frozen base. The unit of work is a cohort of K members, whose rows go through
-// the base together; one client is K=1. Not thread-safe: one call at a time. Errors of a call: INVALID_ARGUMENT (plan or
-// task does not fit the base), CANCELLED (progress returned false), RESOURCE_EXHAUSTED (memory, estimated before
+// the base together; one client is K=1. Not thread-safe: one call at a time. Errors of a call: INVALID_ARGUMENT (plan
+// or task does not fit the base), CANCELLED (progress returned false), RESOURCE_EXHAUSTED (memory, estimated before
 // anything is computed; says what to lower). Errors of a member, which cost the others nothing: INVALID_ARGUMENT
 // (layout, rank or shard does not fit; empty shard; label outside the set; token outside the vocabulary), OUT_OF_RANGE
 // (loss turned NaN; says which step).
@@ -100,8 +100,8 @@ struct TrainerOptions {
   std::string base;             // Hugging Face folder
   std::string device = "auto";  // auto, cpu, cuda
   int threads = 0;              // CPU threads; 0: all cores
-  // Members of a cohort are trained in groups, in order, of about this many tokens a pass together; 0: as many as suit the
-  // device. A group has one member at least.
+  // Members of a cohort are trained in groups, in order, of about this many tokens a pass together; 0: as many as suit
+  // the device. A group has one member at least.
   int64_t tokens_per_pass = 0;
   // Bytes that the trainer may take in all; 0: what the machine has to spare when it is asked.
   int64_t memory_bytes = 0;

@@ -75,9 +75,7 @@ proto::Plan Plan(int64_t steps, int64_t batch, const std::string& compute) {
   return plan;
 }
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Every so many-th row of `from` as a shard of its own.
 absl::StatusOr<std::unique_ptr<DataShard>> PickRows(const DataShard& from, int64_t first, int64_t step, int64_t count,
@@ -133,10 +131,8 @@ class Bench {
     std::string compute;
     words >> seed >> steps >> batch >> compute;
     Adapter& adapter = adapters_.at(compute);
-    const CohortMember member = {.client_id = "bench",
-                                 .start = &adapter,
-                                 .shard = data_.split("train"),
-                                 .seed = static_cast<uint64_t>(seed)};
+    const CohortMember member = {
+        .client_id = "bench", .start = &adapter, .shard = data_.split("train"), .seed = static_cast<uint64_t>(seed)};
     WEFT_ASSIGN_OR_RETURN(auto results, trainer_->Train(Plan(steps, batch, compute), {&member, 1}, Go));
     WEFT_ASSIGN_OR_RETURN(TrainResult result, std::move(results[0]));
     adapter = std::move(result.adapter);

@@ -1,8 +1,9 @@
 // weft-generate: text from a language model with an adapter, as token numbers. `weft generate` puts a tokenizer around
 // it.
-//   weft-generate --base DIR [--adapter DIR] [--max-new-tokens N] [--stop ID]... [--device auto] [--threads 0] [--compute f32]
-// Each line of stdin is a prompt, token numbers with spaces between; each line of stdout the tokens that follow, written
-// as they come.
+//   weft-generate --base DIR [--adapter DIR] [--max-new-tokens N] [--stop ID]... [--device auto] [--threads 0]
+//   [--compute f32]
+// Each line of stdin is a prompt, token numbers with spaces between; each line of stdout the tokens that follow,
+// written as they come.
 
 #include <ATen/Parallel.h>
 

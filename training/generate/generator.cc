@@ -35,7 +35,8 @@ absl::Status Generator::AttachAdapter(const std::string& folder) {
   task.set_type("causal_lm");
   WEFT_ASSIGN_OR_RETURN(const proto::AdapterConfig config, ReadPeftConfig(folder));
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> layout, MakeLayout(config, task, base_->description()));
-  WEFT_ASSIGN_OR_RETURN(const Adapter adapter, ReadPeftFolder(folder, std::move(layout), base_->description(), task.type()));
+  WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
+                        ReadPeftFolder(folder, std::move(layout), base_->description(), task.type()));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<TorchForm> form, CreateTorchForm(config));
   const CohortMember member{.client_id = "", .start = &adapter, .shard = nullptr};
   tensors_ = std::make_unique<CohortTensors>(std::span(&member, 1), std::set<std::string>(),

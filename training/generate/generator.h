@@ -17,8 +17,8 @@
 
 namespace weft {
 
-// Text from a language model with an adapter: each next token is the likeliest one. Not thread-safe. Throws what LibTorch
-// throws.
+// Text from a language model with an adapter: each next token is the likeliest one. Not thread-safe. Throws what
+// LibTorch throws.
 class Generator {
  public:
   struct Options {

@@ -32,10 +32,10 @@ struct BatchOptions {
 // [tokens, hidden], attention keeps the rows apart. On the CPU numbers of tokens and of places read are filled up to a
 // multiple of FrozenLinear::kRowMultiple.
 struct Batch {
-  Segments rows;        // whose rows; of pairs, whose texts: two of each pair, one after the other
-  Segments tokens;      // whose tokens; none for features
-  Segments read;        // whose places of `read_places`, or of all tokens where it is undefined
-  int64_t real_tokens = 0;  // prompts and fill aside; 0 for features
+  Segments rows;                       // whose rows; of pairs, whose texts: two of each pair, one after the other
+  Segments tokens;                     // whose tokens; none for features
+  Segments read;                       // whose places of `read_places`, or of all tokens where it is undefined
+  int64_t real_tokens = 0;             // prompts and fill aside; 0 for features
   std::vector<int64_t> member_tokens;  // of those, each member's
 
   at::Tensor features;  // [rows, width] fp32, on the device

@@ -43,7 +43,8 @@ absl::StatusOr<Batch> Make(std::vector<MemberRows> members, const BatchOptions& 
 TEST(TextBatchTest, CutsKeepingTheLastToken) {
   const auto shard = Shard(TestSplit().Add({1, 9, 4, 2}, 0).Add({1, 2}, 1).Add({1, 30, 31, 32, 33, 34, 2}, 2));
   int64_t member = 0;
-  const auto batch = Make({{shard.get(), {2}, 4}, {shard.get(), {}, 4}, {shard.get(), {1}, 4}}, {.num_labels = 3}, &member);
+  const auto batch =
+      Make({{shard.get(), {2}, 4}, {shard.get(), {}, 4}, {shard.get(), {1}, 4}}, {.num_labels = 3}, &member);
   ASSERT_TRUE(batch.ok()) << batch.status();
   EXPECT_THAT(Values(batch->ids), ElementsAre(1, 30, 31, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(Values(batch->positions), ElementsAre(0, 1, 2, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));

@@ -35,9 +35,8 @@ at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, const st
 }
 
 bool PacksBf16() {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "")
-                             .typed<bool()>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "").typed<bool()>();
   return op.call();
 }
 
@@ -51,8 +50,8 @@ bool Packs(at::Device device, at::ScalarType dtype, int64_t elements) {
 }  // namespace
 
 struct FrozenLinear::Prepared {
-  at::Tensor weight;                      // undefined where it is packed
-  at::Tensor bias;                        // [out]; undefined: none
+  at::Tensor weight;                     // undefined where it is packed
+  at::Tensor bias;                       // [out]; undefined: none
   at::Tensor packed, packed_transposed;  // W and W^T in oneDNN's order
 };
 

@@ -15,8 +15,8 @@ double Difference(const at::Tensor& a, const at::Tensor& b) {
   return ((a.to(at::kFloat) - b).abs().max() / b.abs().max()).item<double>();
 }
 
-// Two ways to order the sums of a product; measured 2e-6 of the largest element in fp32. In bf16 both sides multiply the
-// same rounded numbers, and the result is rounded once: half a unit of 8 bits, of the largest element at most.
+// Two ways to order the sums of a product; measured 2e-6 of the largest element in fp32. In bf16 both sides multiply
+// the same rounded numbers, and the result is rounded once: half a unit of 8 bits, of the largest element at most.
 constexpr double kTolerance = 1e-5, kTolerance16 = 4e-3;
 
 // Shapes of MiniLM, and odd ones.

@@ -26,9 +26,7 @@ absl::Status Mlp::CheckShard(const DataShard& shard, const std::string&) const {
   const int64_t width = linears_.front().in_features();
   if (shard.kind() == RowKind::kFeatures && shard.width() == width) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat(shard.kind() == RowKind::kFeatures ? absl::StrCat("rows of ", shard.width(), " features")
-                                                      : "rows of another kind than features",
-                   ", the base reads ", width, " features; use data made for this base"));
+      absl::StrCat(shard.Describe(), ", the base reads ", width, " features; use data made for this base"));
 }
 
 absl::StatusOr<Batch> Mlp::MakeBatch(std::span<const MemberRows> members, const BatchOptions& options,

@@ -23,9 +23,9 @@ struct TransformerModel::Work {
 
 absl::Status TransformerModel::CheckShard(const DataShard& shard, const std::string& task) const {
   const RowKind kind = task == "image_classification" ? RowKind::kImages
-                       : task == "causal_lm"            ? RowKind::kLearn
-                       : task == "sentence_embedding"   ? RowKind::kPairs
-                                                        : RowKind::kText;
+                       : task == "causal_lm"          ? RowKind::kLearn
+                       : task == "sentence_embedding" ? RowKind::kPairs
+                                                      : RowKind::kText;
   std::string expected;
   if (kind == RowKind::kImages) {
     const int64_t size = config_.patches->image_size, channels = config_.patches->channels;
@@ -49,11 +49,12 @@ absl::StatusOr<Batch> TransformerModel::MakeBatch(std::span<const MemberRows> me
 }
 
 int64_t TransformerModel::BytesPerToken(at::ScalarType dtype, bool checkpointing) const {
-  // What a layer keeps: its input and sums, queries, keys and values, what attention gives, both sides of the activation.
+  // What a layer keeps: its input and sums, queries, keys and values, what attention gives, both sides of the
+  // activation.
   const int64_t heads = (config_.heads + 2 * config_.key_heads) * config_.head_dim;
   const bool gated = layers_.front().up >= 0 && linears_[layers_.front().up].parts().size() > 1;
-  const int64_t layer = 5 * config_.hidden + heads + config_.heads * config_.head_dim +
-                        (gated ? 3 : 2) * config_.intermediate;
+  const int64_t layer =
+      5 * config_.hidden + heads + config_.heads * config_.head_dim + (gated ? 3 : 2) * config_.intermediate;
   const auto layers = static_cast<int64_t>(layers_.size());
   const int64_t elements = checkpointing ? layers * 2 * config_.hidden + 2 * layer : (layers + 1) * layer;
   return elements * static_cast<int64_t>(c10::elementSize(dtype));
@@ -88,8 +89,8 @@ at::Tensor TransformerModel::Continue(const Batch& batch, const std::vector<Froz
 KeyValueCache TransformerModel::MakeCache(int64_t places, at::ScalarType dtype) const {
   KeyValueCache cache;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    cache.layers.push_back(at::empty({places, 2 * config_.key_heads * config_.head_dim},
-                                     at::TensorOptions(dtype).device(device_)));
+    cache.layers.push_back(
+        at::empty({places, 2 * config_.key_heads * config_.head_dim}, at::TensorOptions(dtype).device(device_)));
   }
   return cache;
 }
@@ -112,7 +113,8 @@ at::Tensor TransformerModel::Embed(const Batch& batch, Pass& pass) const {
 at::Tensor TransformerModel::EmbedPatches(const Batch& batch, Pass& pass) const {
   const Patches& patches = *config_.patches;
   const int64_t rows = batch.pixels.size(0), side = patches.image_size / patches.patch_size, count = patches.count();
-  // [rows, channels, side, patch, side, patch] -> [rows * patches, channels * patch * patch], as the projection's weight.
+  // [rows, channels, side, patch, side, patch] -> [rows * patches, channels * patch * patch], as the projection's
+  // weight.
   const at::Tensor flat =
       batch.pixels.view({rows, patches.channels, side, patches.patch_size, side, patches.patch_size})
           .permute({0, 2, 4, 1, 3, 5})
@@ -150,17 +152,15 @@ TransformerModel::Stream TransformerModel::RunLayer(size_t index, const Stream& 
   Stream stream = in;
   if (index > 0 && batch.prompt_places.defined() && work.pass.form().prompt->replaces(static_cast<int64_t>(index))) {
     stream.sum = PutPrompt(in.sum, static_cast<int64_t>(index), work);
-    stream.normed =
-        config_.norm_first ? Normed(layer.attention_norm, stream.sum, batch.tokens, work) : stream.sum;
+    stream.normed = config_.norm_first ? Normed(layer.attention_norm, stream.sum, batch.tokens, work) : stream.sum;
   }
   const bool read_only = index + 1 == layers_.size() && batch.read_places.defined() && work.cache == nullptr;
   const Segments& segments = read_only ? batch.read : batch.tokens;
-  const at::Tensor mixed = work.cache != nullptr ? AttendCached(index, stream.normed, work)
-                                                 : Attend(index, stream.normed, read_only, work);
+  const at::Tensor mixed =
+      work.cache != nullptr ? AttendCached(index, stream.normed, work) : Attend(index, stream.normed, read_only, work);
   const at::Tensor kept = read_only ? stream.sum.index_select(0, batch.read_places) : stream.sum;
-  const Stream attended =
-      AddAndNorm(config_.norm_first ? layer.feed_forward_norm : layer.attention_norm,
-                 Run(layer.attention_output, mixed, segments, work), kept, segments, work);
+  const Stream attended = AddAndNorm(config_.norm_first ? layer.feed_forward_norm : layer.attention_norm,
+                                     Run(layer.attention_output, mixed, segments, work), kept, segments, work);
   const at::Tensor up = Run(layer.up, attended.normed, segments, work);
   const bool gated = work.linears[layer.up].parts().size() > 1;
   const at::Tensor inner = gated ? ActivateGated(up, config_.activation) : Activate(up, config_.activation);
@@ -219,10 +219,9 @@ at::Tensor TransformerModel::AttendCached(size_t index, const at::Tensor& x, Wor
   const Layer& layer = layers_[index];
   const Segments& segments = work.batch.tokens;
   const int64_t columns = config_.heads * config_.head_dim, tokens = segments.end(0), before = work.cache->length;
-  at::Tensor packed =
-      layer.query_key_value >= 0
-          ? Run(layer.query_key_value, x, segments, work)
-          : at::cat({Run(layer.query, x, segments, work), Run(layer.key_value, x, segments, work)}, 1);
+  at::Tensor packed = layer.query_key_value >= 0
+                          ? Run(layer.query_key_value, x, segments, work)
+                          : at::cat({Run(layer.query, x, segments, work), Run(layer.key_value, x, segments, work)}, 1);
   packed = NormaliseQueriesAndKeys(layer, packed);
   at::Tensor cached = work.cache->layers[index];
   cached.slice(0, before, before + tokens).copy_(packed.slice(0, 0, tokens).slice(1, columns));

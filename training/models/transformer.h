@@ -40,8 +40,8 @@ class TransformerModel : public Model {
   at::Tensor Forward(const Batch& batch, const std::vector<FrozenLinear>& linears, Pass& pass) const override;
   int64_t BytesPerToken(at::ScalarType dtype, bool checkpointing) const override;
 
-  // The last hidden states of the next tokens of one row, [tokens, hidden]: `batch` has one member and row, which is what
-  // follows on what `cache` holds; all is added to it. Outside autograd; every place is read.
+  // The last hidden states of the next tokens of one row, [tokens, hidden]: `batch` has one member and row, which is
+  // what follows on what `cache` holds; all is added to it. Outside autograd; every place is read.
   at::Tensor Continue(const Batch& batch, const std::vector<FrozenLinear>& linears, Pass& pass,
                       KeyValueCache* cache) const;
   // An empty cache with room for this many tokens.
@@ -54,8 +54,8 @@ class TransformerModel : public Model {
  private:
   // Indices into linears_; -1: not there.
   struct Layer {
-    int query_key_value = -1;             // one product for all three, or
-    int query = -1, key_value = -1;       // one for queries and one for the rest
+    int query_key_value = -1;                       // one product for all three, or
+    int query = -1, key_value = -1;                 // one for queries and one for the rest
     int attention_output = -1, up = -1, down = -1;  // up: gate and up side by side where there is a gate
     int attention_norm = -1, feed_forward_norm = -1, query_norm = -1, key_norm = -1;
   };

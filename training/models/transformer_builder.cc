@@ -50,8 +50,8 @@ class TransformerModel::Builder {
                           weights_.Get(config_.word_embeddings + ".weight", {config_.vocabulary, hidden}));
     model_.word_embeddings_ = words.to(device_);
     if (!config_.position_embeddings.empty()) {
-      WEFT_ASSIGN_OR_RETURN(const at::Tensor positions, Get(config_.position_embeddings + ".weight",
-                                                            {config_.position_embedding_rows, hidden}));
+      WEFT_ASSIGN_OR_RETURN(const at::Tensor positions,
+                            Get(config_.position_embeddings + ".weight", {config_.position_embedding_rows, hidden}));
       model_.position_embeddings_ = positions.slice(0, config_.first_position);
     }
     if (!config_.token_type_embeddings.empty()) {

@@ -48,13 +48,15 @@ std::string Refusal(const TestBase& base) {
 }
 
 std::unique_ptr<DataShard> ThreeRows() {
-  EXPECT_TRUE(WriteTestSplit(Path("split"), TestSplit().Add({1, 9, 4, 2}, 0).Add({1, 2}, 1).Add({1, 30, 31, 32, 33, 34, 2}, 2)).ok());
+  EXPECT_TRUE(
+      WriteTestSplit(Path("split"), TestSplit().Add({1, 9, 4, 2}, 0).Add({1, 2}, 1).Add({1, 30, 31, 32, 33, 34, 2}, 2))
+          .ok());
   return *DataShard::Open(Path("split"), 3);
 }
 
 // Last hidden states of the places read, without the fill.
-at::Tensor Encode(const Opened& base, const DataShard& shard, const std::vector<int64_t>& rows, Read read = Read::kFirst,
-                  at::ScalarType dtype = at::kFloat) {
+at::Tensor Encode(const Opened& base, const DataShard& shard, const std::vector<int64_t>& rows,
+                  Read read = Read::kFirst, at::ScalarType dtype = at::kFloat) {
   const AttachedForm nothing(base.description);
   Pass pass({.form = &nothing, .random = nullptr, .dtype = dtype});
   const std::vector<MemberRows> members = {{.shard = &shard, .rows = rows, .max_length = 16}};
@@ -72,8 +74,8 @@ TEST(TransformerModelTest, Forward_RowsDoNotSeeEachOther) {
   const auto shard = ThreeRows();
   for (const Read read : {Read::kFirst, Read::kLast, Read::kMean}) {
     const at::Tensor together = Encode(*opened, *shard, {0, 1, 2}, read);
-    const at::Tensor apart = at::cat({Encode(*opened, *shard, {0}, read), Encode(*opened, *shard, {1}, read),
-                                      Encode(*opened, *shard, {2}, read)});
+    const at::Tensor apart = at::cat(
+        {Encode(*opened, *shard, {0}, read), Encode(*opened, *shard, {1}, read), Encode(*opened, *shard, {2}, read)});
     EXPECT_EQ(together.size(1), TestBase::kHidden);
     EXPECT_LT(Difference(together, apart), kTolerance);
     EXPECT_GT(Difference(together, apart.roll(1, 0)), kTolerance);

@@ -47,14 +47,16 @@ absl::StatusOr<std::vector<std::string>> FilesOfIndex(const std::string& folder)
   WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kIndex)));
   const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   const auto refuse = [&](const char* what) {
-    return absl::InvalidArgumentError(absl::StrCat(folder, "/", kIndex, ": ", what, "; expected weight_map, the file of each tensor"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, "/", kIndex, ": ", what, "; expected weight_map, the file of each tensor"));
   };
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     return refuse("found no weight_map");
   }
   std::set<std::string> names;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string() || absl::StrContains(file.get<std::string>(), "/")) return refuse("found a file that is no name");
+    if (!file.is_string() || absl::StrContains(file.get<std::string>(), "/"))
+      return refuse("found a file that is no name");
     names.insert(file.get<std::string>());
   }
   return std::vector<std::string>(names.begin(), names.end());
@@ -133,9 +135,10 @@ absl::StatusOr<at::Tensor> BaseWeights::Get(const std::string& name, const std::
 
 absl::Status BaseWeights::CheckAllRead(const std::vector<std::string>& ignored) const {
   for (const auto& [name, view] : tensors_) {
-    const bool known = read_.contains(name) || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& beginning) {
-                         return absl::StartsWith(name, beginning) || absl::StartsWith(prefix_ + name, beginning);
-                       });
+    const bool known =
+        read_.contains(name) || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& beginning) {
+          return absl::StartsWith(name, beginning) || absl::StartsWith(prefix_ + name, beginning);
+        });
     if (known) continue;
     return absl::InvalidArgumentError(absl::StrCat(
         folder_, ": tensor ", name, " [", absl::StrJoin(view.shape, ", "),

@@ -56,8 +56,7 @@ TEST(BaseWeightsTest, Get_UsesFloatsInPlaceAndRefusesTheRest) {
                   .ok());
   const auto weights = BaseWeights::Open(Path("w"), "p.");
   ASSERT_TRUE(weights.ok()) << weights.status();
-  const at::Tensor first = *(*weights)->Get("f32", {2}),
-                   second = *(*weights)->Get("p.f32", {2});
+  const at::Tensor first = *(*weights)->Get("f32", {2}), second = *(*weights)->Get("p.f32", {2});
   EXPECT_EQ(first.data_ptr(), second.data_ptr());
   for (const char* name : {"f32", "bf16", "f16"}) {
     const at::Tensor tensor = *(*weights)->Get(name, {2});

@@ -6,7 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "training/ops/composed.h"
-#include "training/ops/testing.h"
+#include "training/ops/testing/tensors.h"
 
 namespace weft {
 namespace {

@@ -36,8 +36,8 @@ struct AttentionShape {
 
 // softmax(q k^T / sqrt(head_dim)) v within rows, per head. `packed` [tokens, (heads + 2 key_heads) head_dim]: queries,
 // keys and values side by side, each turned to its position in its row by `rotary`. Returns [tokens, heads head_dim];
-// differentiable. fp32 or bf16; inner sums are fp32. Columns of tokens beyond the last row's end: zero in the result and
-// in gradients.
+// differentiable. fp32 or bf16; inner sums are fp32. Columns of tokens beyond the last row's end: zero in the result
+// and in gradients.
 at::Tensor SelfAttention(const at::Tensor& packed, const AttentionRows& rows, const AttentionShape& shape,
                          const RotaryTables& rotary);
 

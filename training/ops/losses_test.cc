@@ -14,7 +14,7 @@
 #include <cmath>
 #include <limits>
 
-#include "training/ops/testing.h"
+#include "training/ops/testing/tensors.h"
 
 namespace weft {
 namespace {

@@ -8,8 +8,8 @@
 
 namespace weft {
 
-// A frozen normalisation over the last dimension. Layer norm: (x - mean) / sqrt(variance + epsilon) * weight + bias. RMS
-// norm (Zhang and Sennrich, arXiv 1910.07467): x / sqrt(mean of squares + epsilon) * weight.
+// A frozen normalisation over the last dimension. Layer norm: (x - mean) / sqrt(variance + epsilon) * weight + bias.
+// RMS norm (Zhang and Sennrich, arXiv 1910.07467): x / sqrt(mean of squares + epsilon) * weight.
 struct FrozenNorm {
   at::Tensor weight;  // [width] fp32
   at::Tensor bias;    // [width] fp32; undefined: none

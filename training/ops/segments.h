@@ -6,8 +6,9 @@
 
 namespace weft {
 
-// Whose rows of a matrix are whose in a pass of several members of a cohort: member k owns rows [offsets[k], offsets[k +
-// 1]). Rows from offsets.back() on are nobody's: fill that keeps sizes round, whose values mean nothing but are finite.
+// Whose rows of a matrix are whose in a pass of several members of a cohort: member k owns rows [offsets[k], offsets[k
+// + 1]). Rows from offsets.back() on are nobody's: fill that keeps sizes round, whose values mean nothing but are
+// finite.
 struct Segments {
   std::vector<int64_t> offsets = {0};  // [members + 1], ascending from 0
   int64_t members() const { return static_cast<int64_t>(offsets.size()) - 1; }

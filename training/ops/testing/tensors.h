@@ -1,5 +1,5 @@
-#ifndef WEFT_TRAINING_OPS_TESTING_H_
-#define WEFT_TRAINING_OPS_TESTING_H_
+#ifndef WEFT_TRAINING_OPS_TESTING_TENSORS_H_
+#define WEFT_TRAINING_OPS_TESTING_TENSORS_H_
 
 // For tests of differentiable operations: results and gradients against those of a reference in fp64 on the same
 // inputs.
@@ -67,4 +67,4 @@ inline void ExpectSame(const Operation& f, const Operation& reference, const Ten
 
 }  // namespace weft
 
-#endif  // WEFT_TRAINING_OPS_TESTING_H_
+#endif  // WEFT_TRAINING_OPS_TESTING_TENSORS_H_
