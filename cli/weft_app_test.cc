@@ -332,11 +332,5 @@ TEST_F(PythonToolDeathTest, Generate_GetsTheBinaryToo) {
               "called with -m weft_generate --binary .*/bin/weft-generate --prompt x");
 }
 
-TEST_F(PythonToolDeathTest, Generate_WithoutTheBinary) {
-  std::filesystem::remove(root_ / "bin/weft-generate");
-  EXPECT_EXIT(std::exit(Run({"generate", "--prompt", "x"})), testing::ExitedWithCode(kExitNotFound),
-              "weft: NOT_FOUND: no weft-generate beside");
-}
-
 }  // namespace
 }  // namespace weft::cli

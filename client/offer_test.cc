@@ -1,6 +1,7 @@
 #include "client/offer.h"
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "client/testing/daemon_fixture.h"
 
 namespace weft {
@@ -28,9 +29,15 @@ TEST_F(OfferTest, PrepareOffer_RefusesAnotherBase) {
 }
 
 TEST_F(OfferTest, PrepareOffer_RefusesAnotherTask) {
-  data_options_.task = "regression";
   Start();
-  EXPECT_TRUE(absl::StrContains(ReplyTo(Offer()).reason(), "task regression, expected sequence_classification"));
+  for (const char* type : {"image_classification", "causal_lm", "sentence_embedding"}) {
+    proto::JobOffer offer = Offer();
+    offer.mutable_task()->set_type(type);
+    if (offer.task().type() != "image_classification") offer.mutable_task()->clear_labels();
+    const std::string reason = ReplyTo(offer).reason();
+    EXPECT_TRUE(absl::StrContains(reason, absl::StrCat("task sequence_classification, expected ", type))) << reason;
+    EXPECT_TRUE(absl::StrContains(reason, "weft prepare")) << reason;
+  }
 }
 
 TEST_F(OfferTest, PrepareOffer_NamesTheFirstLabelThatDiffers) {

@@ -15,7 +15,7 @@
 namespace weft::proto {
 
 // Protocol spoken over proto/service.proto; both ends must have the same.
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 
 // Fills every absent field that has a default, recursively. Sub-messages of singular message fields are created, so
 // that their defaults apply too (Struct and Duration fields without a default stay absent).

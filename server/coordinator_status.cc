@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/forms/form.h"
 #include "common/logging.h"
 #include "common/version.h"
 #include "server/coordinator_impl.h"
@@ -42,7 +43,7 @@ proto::PrivacyStatus CoordinatorImpl::PrivacyOf(const Job& job) {
   }
   if (job.stored.config.task().type() == "causal_lm") {
     for (const char* figure : {"perplexity", "evaluated_tokens"}) privacy.add_unprotected(figure);
-  } else if (job.stored.config.task().labels_size() > 0) {
+  } else if (IsClassification(job.stored.config.task())) {
     privacy.add_unprotected("f1");
   }
   return privacy;

@@ -35,7 +35,19 @@ absl::Status CheckBase(const proto::BaseConfig& base) {
   return absl::OkStatus();
 }
 
+absl::Status CheckEmbedding(const proto::TaskConfig& task) {
+  proto::TaskConfig defaults;
+  proto::ApplyDefaults(&defaults);
+  const proto::EmbeddingConfig &found = task.embedding(), &unset = defaults.embedding();
+  if (task.type() == "sentence_embedding") return absl::OkStatus();
+  if (found.pooling() == unset.pooling() && found.temperature() == unset.temperature()) return absl::OkStatus();
+  return Refused("task.embedding has no effect under task.type ", task.type(),
+                 "; remove it or use type sentence_embedding");
+}
+
 absl::Status CheckTask(const proto::TaskConfig& task) {
+  WEFT_RETURN_IF_ERROR(CheckEmbedding(task));
+  if (!IsClassification(task)) return absl::OkStatus();  // that it has no labels is the layout's to check
   if (task.labels_size() < 2) {
     return Refused("task.labels: found ", task.labels_size(),
                    " labels, expected at least 2; name them in task.labels or ", "task.labels_file");
@@ -80,7 +92,21 @@ absl::Status CheckTraining(const proto::TrainingConfig& training) {
     return Refused("training.momentum is ", training.momentum(), ", but optimizer ", training.optimizer(),
                    " has none; set it to 0 or use optimizer sgd");
   }
+  if (training.steps() > 0 && training.warmup_steps() >= training.steps()) {
+    return Refused("training.warmup_steps is ", training.warmup_steps(),
+                   ", but a round has training.steps = ", training.steps(),
+                   ", so that learning_rate is never reached; lower warmup_steps to at most ", training.steps() - 1);
+  }
   return absl::OkStatus();
+}
+
+// Images are as long as the base's patches make them; features have no length.
+absl::Status CheckLength(const proto::TrainingConfig& training, const BaseDescription& base) {
+  if (!base.transformer.has_value() || base.transformer->vocabulary == 0) return absl::OkStatus();
+  const int64_t most = base.transformer->max_positions;
+  if (training.max_length() <= most) return absl::OkStatus();
+  return Refused("training.max_length: found ", training.max_length(), ", but this base has positions for ", most,
+                 " tokens; lower it to at most ", most);
 }
 
 absl::Status CheckStop(const proto::StopConfig& stop, const proto::EvaluationConfig& evaluation) {
@@ -170,6 +196,7 @@ absl::StatusOr<CheckedJob> CheckJob(proto::JobConfig config, const proto::Coordi
   WEFT_RETURN_IF_ERROR(CheckProgress(config.round(), coordinator));
   CheckedJob job;
   WEFT_ASSIGN_OR_RETURN(job.base, DescribeBase(config.base().config_json()));
+  WEFT_RETURN_IF_ERROR(CheckLength(config.training(), job.base));
   WEFT_ASSIGN_OR_RETURN(job.layout, MakeLayout(config.adapter(), config.task(), job.base));
   WEFT_RETURN_IF_ERROR(CheckSize(*job.layout, config.encoding(), coordinator));
   WEFT_ASSIGN_OR_RETURN(job.rule, aggregators::Registry::Global().Find(config.aggregator().name()));

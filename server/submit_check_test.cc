@@ -22,6 +22,7 @@ TEST(SubmitCheckTest, CheckJob_GoodJobIsLaidOut) {
 TEST(SubmitCheckTest, CheckJob_FillsDefaults) {
   proto::JobConfig config = SmallJob(1);
   config.clear_training();
+  config.mutable_training()->set_max_length(16);  // the default is more than this base has positions
   config.clear_aggregator();
   const auto job = CheckJob(config, SmallCoordinator("/unused"));
   ASSERT_TRUE(job.ok()) << job.status();
@@ -45,6 +46,28 @@ TEST(SubmitCheckTest, CheckJob_WhatCanNotWorkIsRefusedWithTheReason) {
       {[](Job* job) { job->mutable_task()->clear_labels(); }, "at least 2"},
       {[](Job* job) { job->mutable_task()->add_labels("yes"); }, "\"yes\" twice"},
       {[](Job* job) { job->mutable_task()->add_labels(""); }, "empty label"},
+      {[](Job* job) { job->mutable_task()->set_type("regression"); }, "task.type"},
+      {[](Job* job) { job->mutable_task()->mutable_embedding()->set_pooling("last"); },
+       "task.embedding has no effect under task.type sequence_classification"},
+      {[](Job* job) { job->mutable_task()->mutable_embedding()->set_temperature(1); }, "task.embedding has no effect"},
+      {[](Job* job) { job->mutable_task()->set_type("sentence_embedding"); },
+       "found 2 labels, but task sentence_embedding of this base has none"},
+      {[](Job* job) {
+         job->mutable_task()->set_type("causal_lm");
+         job->mutable_task()->clear_labels();
+       },
+       "does no \"causal_lm\"; it does sentence_embedding, sequence_classification"},
+      {[](Job* job) { job->mutable_task()->set_type("image_classification"); }, "does no \"image_classification\""},
+      {[](Job* job) { job->mutable_training()->set_max_length(33); },
+       "found 33, but this base has positions for 32 tokens"},
+      {[](Job* job) {
+         job->mutable_training()->set_steps(10);
+         job->mutable_training()->set_warmup_steps(10);
+       },
+       "lower warmup_steps to at most 9"},
+      {[](Job* job) { job->mutable_training()->set_schedule("step"); }, "training.schedule"},
+      {[](Job* job) { job->mutable_training()->set_label_smoothing(1); }, "training.label_smoothing"},
+      {[](Job* job) { job->mutable_training()->set_compute("f16"); }, "training.compute"},
       {[](Job* job) { job->mutable_adapter()->set_form("knitting"); }, "knitting"},
       {[](Job* job) { job->mutable_aggregator()->set_name("guess"); }, "guess"},
       {[](Job* job) { job->mutable_selection()->set_rule("lottery"); }, "selection.rule"},
@@ -104,6 +127,25 @@ TEST(SubmitCheckTest, CheckJob_WhatCanNotWorkIsRefusedWithTheReason) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.message;
     EXPECT_THAT(status.message(), HasSubstr(c.message));
   }
+}
+
+TEST(SubmitCheckTest, CheckJob_TasksWithoutLabels) {
+  proto::JobConfig config = SmallJob(1);
+  config.mutable_task()->set_type("sentence_embedding");
+  config.mutable_task()->clear_labels();
+  config.mutable_task()->mutable_embedding()->set_pooling("first");
+  config.mutable_adapter()->set_head(false);
+  const auto job = CheckJob(config, SmallCoordinator("/unused"));
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->layout->num_elements(), 2 * (2 * 8 + 8 * 2));
+}
+
+TEST(SubmitCheckTest, CheckJob_WarmUpWithinTheStepsOrOverPasses) {
+  proto::JobConfig config = SmallJob(1);
+  config.mutable_training()->set_warmup_steps(9);
+  EXPECT_TRUE(CheckJob(config, SmallCoordinator("/unused")).ok()) << "steps depend on the client's rows";
+  config.mutable_training()->set_steps(10);
+  EXPECT_TRUE(CheckJob(config, SmallCoordinator("/unused")).ok());
 }
 
 TEST(SubmitCheckTest, CheckJob_AdapterOverTheLimitsIsRefused) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/forms/form.h"
 
 namespace weft::server {
 namespace {
@@ -17,8 +18,7 @@ absl::Status Bad(const Parts&... parts) {
 }
 
 absl::Status CheckClasses(const proto::Evaluation& evaluation, const proto::TaskConfig& task) {
-  const bool classification = task.type() == "sequence_classification" || task.type() == "image_classification";
-  const int expected = classification && evaluation.examples() > 0 ? task.labels_size() : 0;
+  const int expected = IsClassification(task) && evaluation.examples() > 0 ? task.labels_size() : 0;
   if (evaluation.classes_size() != expected) {
     return Bad("counts of ", evaluation.classes_size(), " classes, expected ", expected, " for ", evaluation.examples(),
                " rows of a ", task.type(), " job of ", task.labels_size(), " labels");

@@ -27,6 +27,7 @@ proto::JobConfig SmallJob(int64_t rounds) {
   for (const char* module : {"query", "value"}) {
     form["target_modules"].mutable_list_value()->add_values()->set_string_value(module);
   }
+  config.mutable_training()->set_max_length(32);
   config.mutable_selection()->set_min_ready(2);
   config.mutable_stop()->set_rounds(rounds);
   proto::ApplyDefaults(&config);

@@ -164,7 +164,7 @@ class Cluster(unittest.TestCase):
         path.write_text(f"name: test\nbase: {{path: {self.base}}}\ntask: {{labels_file: {self.root / 'labels.txt'}}}\n"
                         "adapter:\n  form: lora\n  config: {rank: 2, target_modules: [query, value]}\n"
                         f"selection: {{rule: all, min_ready: {clients}}}\nround: {{min_updates: {clients}}}\n"
-                        f"training: {{steps: 3}}\nstop: {{rounds: {rounds}}}\n{extra}")
+                        f"training: {{steps: 3, max_length: 16}}\nstop: {{rounds: {rounds}}}\n{extra}")
         return path
 
     def submit(self, *overrides, **job):
