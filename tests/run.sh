@@ -97,6 +97,7 @@ check demo-short golden_run
 check export-parity "$python" tests/golden/export_parity.py .weft/golden .weft/golden.json
 check fuzz tests/fuzz/run.sh 20
 check page "$python" tests/page/page_test.py bazel-bin/tests/page/page_fixture
+check bundle tests/bundle/run.sh
 
 if ((all)); then
   tree=$(git rev-parse 'HEAD^{tree}')-$(git diff HEAD | sha256sum | cut -c1-16)
@@ -105,7 +106,6 @@ if ((all)); then
   once_bazel asan --config=asan //...
   once clang-tidy tests/tree/tidy.sh
   once adding-an-aggregator "$python" tests/docs/adding_an_aggregator_test.py --scratch .weft/adding
-  once bundle tests/bundle/run.sh
   once claims "$python" tests/claims/claims.py
   once dp-table "$python" tests/claims/dp_table.py
   once encodings tests/e2e/encodings.sh
