@@ -1,5 +1,7 @@
 #include "training/memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <limits>
 #include <sstream>
@@ -50,6 +52,16 @@ int64_t AvailableInGroup() {
 std::string Megabytes(int64_t bytes) { return absl::StrFormat("%d MB", (bytes + (1 << 20) - 1) >> 20); }
 
 }  // namespace
+
+void KeepFreedMemory() {
+#if defined(__GLIBC__)
+  constexpr int kGigabyte = 1 << 30;
+  mallopt(M_MMAP_MAX, 0);  // one heap for all sizes
+  mallopt(M_TRIM_THRESHOLD, kGigabyte);
+  mallopt(M_TOP_PAD, kGigabyte >> 4);
+  mallopt(M_ARENA_MAX, 1);  // a thread's own heap is returned once it is empty
+#endif
+}
 
 int64_t AvailableMemory() { return std::min(AvailableInMachine(), AvailableInGroup()); }
 

@@ -379,6 +379,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> CreateTorchTrainer(const TrainerOptions
   TrainerOptions chosen = options;
   if (chosen.threads == 0) chosen.threads = std::max<int>(1, static_cast<int>(std::thread::hardware_concurrency()));
   WEFT_ASSIGN_OR_RETURN(const at::Device device, SelectDevice(options.device));
+  if (device.is_cpu()) KeepFreedMemory();
   WEFT_ASSIGN_OR_RETURN(std::string base_hash, HashBase(options.base));
   std::unique_ptr<BaseModel> base;
   WEFT_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {

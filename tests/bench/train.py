@@ -190,10 +190,16 @@ def memory(helper, data):
 
 
 def cohort(weft, repeats):
+    """20 clients of 8 rows in one pass and one after another; the faster of the two number formats counts."""
+    ratios, speeds = {}, {}
     for compute in ("f32", "bf16"):
         runs = [weft.ask("cohort", 20, 8, 10, compute) for _ in range(repeats + 1)][1:]
-        print(f"cohort_over_serial_{compute}={statistics.median(run['serial'] / run['together'] for run in runs):.3f}")
-        print(f"cohort_{compute}_real_tokens_per_s={statistics.median(run['tokens'] / run['together'] for run in runs):.0f}", flush=True)
+        ratios[compute] = statistics.median(run["serial"] / run["together"] for run in runs)
+        speeds[compute] = statistics.median(run["tokens"] / run["together"] for run in runs)
+    print(f"cohort_over_serial={ratios[max(speeds, key=speeds.get)]:.3f}")
+    for compute in ratios:
+        print(f"cohort_over_serial_{compute}={ratios[compute]:.3f}")
+        print(f"cohort_{compute}_real_tokens_per_s={speeds[compute]:.0f}", flush=True)
 
 
 def main():
