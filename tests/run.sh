@@ -105,6 +105,7 @@ if ((all)); then
   once tsan-sees-a-race tests/sanitizers/race_is_found.sh
   once_bazel asan --config=asan //...
   once clang-tidy tests/tree/tidy.sh
+  once long-fuzzing tests/fuzz/run.sh 240
   once adding-an-aggregator "$python" tests/docs/adding_an_aggregator_test.py --scratch .weft/adding
   once claims "$python" tests/claims/claims.py
   once dp-table "$python" tests/claims/dp_table.py
