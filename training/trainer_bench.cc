@@ -8,6 +8,7 @@
 //                                     and one after another
 //   matmul TOKENS COMPUTE             {"flops_per_second": f}: products of the encoder's own shapes, as the trainer
 //                                     makes them, nothing else
+//   save PATH                         {"path": PATH}: f32's adapter by name, as safetensors
 //   memory                            {"peak_mb": m}: largest resident set so far
 // LoRA r=8, alpha=16 on query and value, head trained, AdamW at 1e-3: the job of the benchmark.
 
@@ -112,6 +113,7 @@ class Bench {
     if (command == "evaluate") return Evaluate(words);
     if (command == "cohort") return Cohort(words);
     if (command == "matmul") return Matmul(words);
+    if (command == "save") return Save(words);
     if (command == "memory") return Memory();
     return absl::InvalidArgumentError(absl::StrCat("unknown command \"", line, "\""));
   }
@@ -217,6 +219,18 @@ class Bench {
     const double start = Now();
     for (int i = 0; i < kTimes; ++i) layer();
     return Json{{"flops_per_second", 4.0 * static_cast<double>(tokens * elements * kTimes) / (Now() - start)}};
+  }
+
+  absl::StatusOr<Json> Save(std::istream& words) const {
+    std::string path;
+    words >> path;
+    const Adapter& adapter = adapters_.at("f32");
+    std::vector<SafetensorToWrite> tensors;
+    for (const TensorSpec& spec : adapter.layout().tensors()) {
+      tensors.push_back({spec.name, "F32", spec.shape, std::as_bytes(adapter.tensor(spec))});
+    }
+    WEFT_RETURN_IF_ERROR(WriteSafetensors(path, tensors));
+    return Json{{"path", path}};
   }
 
   static absl::StatusOr<Json> Memory() {

