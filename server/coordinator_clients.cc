@@ -166,7 +166,7 @@ void CoordinatorImpl::OnJobReply(const std::string& id, Client& client, const pr
     return SendTo(id, message);
   }
   client.max_rank = reply.max_rank();
-  Roster::Rows rows{client.hello.train_examples(), client.hello.test_examples()};
+  Candidates::Rows rows{client.hello.train_examples(), client.hello.test_examples()};
   // Hello counts the rows of split "test" only; whether a client has another one shows when it is asked.
   if (running_->stored.config.evaluation().split() != "test") rows.test = 1;
   Apply(running_->machine->OnReady(id, rows, Now()));

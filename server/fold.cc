@@ -83,6 +83,7 @@ absl::StatusOr<UpdateDecoder::Options> Fold::Expect(int64_t rank, int64_t max_ra
 }
 
 absl::StatusOr<std::shared_ptr<const Layout>> Fold::SentAt(int64_t rank) {
+  MutexLock lock(sent_mutex_);
   std::shared_ptr<const Layout>& sent = sent_[rank];
   if (sent == nullptr) {
     WEFT_ASSIGN_OR_RETURN(sent,

@@ -52,6 +52,8 @@ class Fold {
   // The plan of a client that trains at most `max_rank` components (0: all), from its plan before the rule. Nothing
   // once finished: nobody is asked any more.
   std::optional<proto::Plan> PlanFor(proto::Plan plan, int64_t max_rank);
+  // Components that it is asked for; 0: all.
+  int64_t PlannedRank(int64_t max_rank) const;
   // What such a client's update of `rank` components (0: all) must be. INVALID_ARGUMENT: it was not asked for that
   // rank.
   absl::StatusOr<UpdateDecoder::Options> Expect(int64_t rank, int64_t max_rank);
@@ -85,14 +87,12 @@ class Fold {
 
  private:
   Fold(const Options& options, std::unique_ptr<aggregators::Aggregator> aggregator);
-  // Components that such a client is asked for; 0: all.
-  int64_t PlannedRank(int64_t max_rank) const;
-
   const std::shared_ptr<const Adapter> state_;
   const bool mixed_ranks_;
   const int64_t job_rank_;
-  proto::Plan plan_;                                       // as the rule fills it
-  std::map<int64_t, std::shared_ptr<const Layout>> sent_;  // by rank
+  proto::Plan plan_;  // as the rule fills it
+  Mutex sent_mutex_;
+  std::map<int64_t, std::shared_ptr<const Layout>> sent_;  // by rank; guarded by sent_mutex_
   Mutex mutex_;
   std::unique_ptr<aggregators::Aggregator> aggregator_;  // null once finished
 };

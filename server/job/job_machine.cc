@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/evaluation/evaluation.h"
 #include "server/job/duration.h"
+#include "server/job/roster.h"
 #include "server/selection/selection.h"
 
 namespace weft::server {
@@ -30,13 +31,15 @@ JobMachine::JobMachine(Options options)
       rejoin_grace_(options.rejoin_grace),
       privacy_rounds_(options.privacy_rounds),
       selection_seed_(options.selection_seed.value_or(options.config.seed())),
-      history_(std::move(options.history)) {}
+      history_(std::move(options.history)),
+      gathers_(options.candidates == nullptr),
+      candidates_(options.candidates != nullptr ? std::move(options.candidates) : std::make_shared<Roster>()) {}
 
 JobActions JobMachine::Start(absl::Time now) {
   state_ = proto::WAITING;
   if (history_.started.has_value()) {
     state_ = proto::RUNNING;
-    wait_for_clients_until_ = now + rejoin_grace_;
+    if (gathers_) wait_for_clients_until_ = now + rejoin_grace_;
   }
   if (!history_.rounds.empty() && history_.rounds.back().evaluated == Evaluated::kFinal) {
     stop_reason_ = WhyStop(now);
@@ -55,21 +58,21 @@ JobActions JobMachine::Start(absl::Time now) {
   return Translate(round_->Resume(done, now), now);
 }
 
-JobActions JobMachine::OnReady(const std::string& client, Roster::Rows rows, absl::Time now) {
+JobActions JobMachine::OnReady(const std::string& client, Candidates::Rows rows, absl::Time now) {
   if (phase_ == Phase::kEnded) return {};
-  roster_.Add(client, rows);
+  candidates_->Add(client, rows);
   if (phase_ == Phase::kWaiting) return Advance(now);
   return Translate(round_->OnReady(client, now), now);
 }
 
 JobActions JobMachine::OnLost(const std::string& client, absl::Time now) {
-  roster_.Remove(client);
+  candidates_->Remove(client);
   if (phase_ == Phase::kEnded || !round_.has_value()) return {};
   return Translate(round_->OnLost(client, now), now);
 }
 
 JobActions JobMachine::OnGone(const std::string& client, absl::Time now) {
-  roster_.Remove(client);
+  candidates_->Remove(client);
   if (phase_ == Phase::kEnded || !round_.has_value()) return {};
   return Translate(round_->OnGone(client, now), now);
 }
@@ -81,7 +84,7 @@ JobActions JobMachine::OnProgress(const std::string& client, const Sign& sign, a
 
 JobActions JobMachine::OnFailure(const std::string& client, int64_t round, const std::string& reason, absl::Time now) {
   if (phase_ == Phase::kEnded || !round_.has_value() || round != work_round()) return {};
-  if (phase_ == Phase::kTraining) roster_.Failed(client, round);
+  if (phase_ == Phase::kTraining) candidates_->Failed(client, round);
   return Translate(round_->OnFailure(client, reason, now), now);
 }
 
@@ -89,7 +92,7 @@ JobActions JobMachine::OnEvaluation(const proto::Evaluation& evaluation, absl::T
   if (phase_ != Phase::kEvaluating || evaluation.round() != last_round()) return {};
   absl::StatusOr<RoundActions> actions = round_->OnAnswer(evaluation.client_id(), now);
   if (!actions.ok()) return {};
-  roster_.Answered(evaluation.client_id());
+  candidates_->Answered(evaluation.client_id());
   evaluations_[evaluation.client_id()] = evaluation;
   return Translate(*actions, now);
 }
@@ -116,7 +119,7 @@ absl::StatusOr<JobActions> JobMachine::OnUpdate(const proto::Update& update, abs
   if (absl::Status status = CheckUpdate(update.client_id(), update.round()); !status.ok()) return status;
   absl::StatusOr<RoundActions> actions = round_->OnAnswer(update.client_id(), now);
   if (!actions.ok()) return actions.status();
-  roster_.Answered(update.client_id());
+  candidates_->Answered(update.client_id());
   updates_[update.client_id()] = update;
   return Translate(*actions, now);
 }
@@ -197,8 +200,8 @@ JobActions JobMachine::Advance(absl::Time now) {
 JobActions JobMachine::BeginRound(absl::Time now) {
   if (now < retry_at_) return {};
   const int64_t needed = std::max(config_.selection().min_ready(), config_.round().min_updates());
-  if (roster_.trainers() < needed) {
-    message_ = absl::StrCat("waiting for clients: ", roster_.trainers(), " of ", needed, " ready");
+  if (candidates_->trainers() < needed) {
+    message_ = absl::StrCat("waiting for clients: ", candidates_->trainers(), " of ", needed, " ready");
     return {};
   }
   SelectionSnapshot snapshot;
@@ -206,10 +209,9 @@ JobActions JobMachine::BeginRound(absl::Time now) {
   snapshot.round = last_round() + 1;
   snapshot.attempt = history_.abandoned + 1;
   snapshot.min_updates = config_.round().min_updates();
-  snapshot.ready = roster_.ForTraining(snapshot.round, needed);
-  std::vector<std::string> cohort = SelectCohort(config_.selection(), snapshot);
+  std::vector<std::string> cohort = candidates_->Draw(config_.selection(), snapshot, needed);
   if (cohort.empty() && snapshot.min_updates > 0) {
-    return Abandon(absl::StrCat("selection drew fewer than ", snapshot.min_updates, " of ", snapshot.ready.size(),
+    return Abandon(absl::StrCat("selection drew fewer than ", snapshot.min_updates, " of ", candidates_->trainers(),
                                 " ready clients; raise selection.rate or lower round.min_updates"),
                    now);
   }
@@ -226,8 +228,8 @@ JobActions JobMachine::BeginRound(absl::Time now) {
 }
 
 JobActions JobMachine::BeginEvaluation(Evaluated due, absl::Time now) {
-  const bool wait_for_more = now < wait_for_clients_until_ && roster_.trainers() < config_.selection().min_ready();
-  if (roster_.empty() || wait_for_more) {
+  const bool wait_for_more = now < wait_for_clients_until_ && candidates_->trainers() < config_.selection().min_ready();
+  if (candidates_->empty() || wait_for_more) {
     message_ = "waiting for clients to evaluate";
     return {};
   }
@@ -236,7 +238,7 @@ JobActions JobMachine::BeginEvaluation(Evaluated due, absl::Time now) {
   evaluations_.clear();
   phase_ = Phase::kEvaluating;
   phase_started_ = now;
-  std::vector<std::string> cohort = roster_.ForEvaluation(last_round());
+  std::vector<std::string> cohort = candidates_->ForEvaluation(last_round());
   if (cohort.empty()) return FinishEvaluation(now);
   Round::Options options = MakeRound(std::move(cohort)).options();
   options.min_answers = 0;
@@ -300,7 +302,7 @@ JobActions JobMachine::Translate(const RoundActions& round_actions, absl::Time n
         actions.push_back(SendTraining{plan->client, round});
       }
     } else if (const auto* cancel = std::get_if<CancelWork>(&action)) {
-      if (cancel->stalled) roster_.Stalled(cancel->client, round);
+      if (cancel->stalled) candidates_->Stalled(cancel->client, round);
       actions.push_back(CancelClient{cancel->client, round, cancel->reason});
     } else if (const auto* abandon = std::get_if<AbandonRound>(&action)) {
       Append(Abandon(abandon->reason, now), &actions);

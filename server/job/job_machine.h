@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -12,9 +13,9 @@
 #include "proto/job.pb.h"
 #include "proto/plan.pb.h"
 #include "proto/status.pb.h"
+#include "server/job/candidates.h"
 #include "server/job/job_actions.h"
 #include "server/job/job_history.h"
-#include "server/job/roster.h"
 #include "server/round/round.h"
 
 namespace weft::server {
@@ -34,6 +35,8 @@ class JobMachine {
     std::optional<int64_t> privacy_rounds;
     // Seeds selection in place of the job's seed, which everybody may know.
     std::optional<uint64_t> selection_seed;
+    // Null: a Roster of the clients that OnReady names, which come back one by one after a restart.
+    std::shared_ptr<Candidates> candidates;
   };
   // What shows that a client moves: it counts when it differs from the last one.
   struct Sign {
@@ -49,7 +52,7 @@ class JobMachine {
   JobActions Start(absl::Time now);
 
   // The client holds the base and laid out the same adapter: it can be asked. Also when it comes back.
-  JobActions OnReady(const std::string& client, Roster::Rows rows, absl::Time now);
+  JobActions OnReady(const std::string& client, Candidates::Rows rows, absl::Time now);
   // Its connection broke (it may come back), or it left for good.
   JobActions OnLost(const std::string& client, absl::Time now);
   JobActions OnGone(const std::string& client, absl::Time now);
@@ -111,7 +114,8 @@ class JobMachine {
   const std::optional<int64_t> privacy_rounds_;
   const uint64_t selection_seed_;
   JobHistory history_;
-  Roster roster_;
+  const bool gathers_;  // its candidates are not all there at once
+  const std::shared_ptr<Candidates> candidates_;
   Phase phase_ = Phase::kWaiting;
   proto::JobState state_ = proto::WAITING;
   std::string message_;

@@ -1,6 +1,7 @@
 #include "server/job/roster.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace weft::server {
 namespace {
@@ -23,6 +24,12 @@ void Roster::Stalled(const std::string& client, int64_t round) {
   Entry& entry = it->second;
   entry.strikes = std::min(entry.strikes + 1, kMaxStrikes);
   entry.stalled_through = round + (int64_t{1} << (entry.strikes - 1)) - 1;
+}
+
+std::vector<std::string> Roster::Draw(const proto::SelectionConfig& config, SelectionSnapshot attempt,
+                                      int64_t at_least) const {
+  attempt.ready = ForTraining(attempt.round, at_least);
+  return SelectCohort(config, attempt);
 }
 
 std::vector<std::string> Roster::ForTraining(int64_t round, int64_t at_least) const {

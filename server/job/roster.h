@@ -6,34 +6,33 @@
 #include <string>
 #include <vector>
 
+#include "server/job/candidates.h"
+
 namespace weft::server {
 
-// The clients that are ready for a job, and who is better not asked for now. Pure state. A client that failed is passed
+// The clients that are connected and ready for a job. A client that failed is passed
 // over for the rest of that round; one that stalled also for its evaluation, and each further stall without an answer
 // in between doubles the rounds it sits out (1, 2, 4, 8), so that a hung client does not cost every round its progress
 // timeout.
-class Roster {
+class Roster : public Candidates {
  public:
-  struct Rows {
-    uint64_t train = 0;
-    uint64_t test = 0;
-  };
-
-  void Add(const std::string& client, Rows rows) { clients_[client] = Entry{rows}; }
-  void Remove(const std::string& client) { clients_.erase(client); }
-  void Answered(const std::string& client);
-  void Failed(const std::string& client, int64_t round);
-  void Stalled(const std::string& client, int64_t round);
+  void Add(const std::string& client, Rows rows) override { clients_[client] = Entry{rows}; }
+  void Remove(const std::string& client) override { clients_.erase(client); }
+  void Answered(const std::string& client) override;
+  void Failed(const std::string& client, int64_t round) override;
+  void Stalled(const std::string& client, int64_t round) override;
+  std::vector<std::string> Draw(const proto::SelectionConfig& config, SelectionSnapshot attempt,
+                                int64_t at_least) const override;
 
   // Clients with training rows that may be asked in `round`, ascending; everybody with training rows when the ones not
   // passed over are fewer than `at_least`.
   std::vector<std::string> ForTraining(int64_t round, int64_t at_least) const;
   // Clients with test rows that did not stall in `round`, ascending.
-  std::vector<std::string> ForEvaluation(int64_t round) const;
+  std::vector<std::string> ForEvaluation(int64_t round) const override;
 
-  bool empty() const { return clients_.empty(); }
+  bool empty() const override { return clients_.empty(); }
   // Ready clients with training rows.
-  int64_t trainers() const;
+  int64_t trainers() const override;
 
  private:
   struct Entry {
