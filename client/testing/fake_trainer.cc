@@ -90,7 +90,7 @@ absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> FakeTrainer::Eval
     result.set_examples(rows);
     result.set_correct(static_cast<uint64_t>(accuracy * static_cast<double>(rows)));
     result.set_loss_sum((1 - accuracy) * static_cast<double>(rows));
-    for (int c = 0; rows > 0 && c < labels_[plan.job_id()]; ++c) result.add_classes();
+    for (int c = 0; rows > 0 && c < labels_.at(plan.job_id()); ++c) result.add_classes();
     if (result.classes_size() > 0) {
       proto::ClassCounts& first = *result.mutable_classes(0);
       first.set_correct(result.correct());

@@ -16,7 +16,8 @@ namespace weft {
 
 // A trainer without torch, for tests: every step adds small positive numbers drawn from the member's seed and id to
 // every value, and accuracy grows with the mean value of the adapter; every row is taken for the first label. So
-// results depend on the adapter downloaded, the plan's seed and the client, on nothing else.
+// results depend on the adapter downloaded, the plan's seed and the client, on nothing else. Trains and evaluates from
+// several threads at once.
 class FakeTrainer : public Trainer {
  public:
   struct Options {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -98,16 +99,24 @@ absl::StatusOr<std::string> ReadTask(const std::string& path, const Json& manife
                                       "causal_lm and sentence_embedding"));
 }
 
+absl::StatusOr<std::vector<std::string>> ReadNames(const std::string& path, const Json& list, const std::string& what) {
+  std::vector<std::string> names;
+  bool valid = list.is_array();
+  for (const Json& name : list) {
+    valid = valid && name.is_string();
+    if (valid) names.push_back(name.get<std::string>());
+  }
+  if (valid) return names;
+  return Malformed(path, absl::StrCat("\"", what, "\" must be a list of names"));
+}
+
 absl::StatusOr<std::vector<std::string>> ReadLabelNames(const std::string& path, const Json& manifest,
                                                         const std::string& task) {
   std::vector<std::string> labels;
   const bool wanted = HasLabels(KindsOf(task).front());
   if (!wanted && !manifest.contains("labels")) return labels;
   WEFT_ASSIGN_OR_RETURN(const Json list, Member<Json>(path, manifest, "labels", &Json::is_array, "a list of names"));
-  for (const Json& label : list) {
-    if (!label.is_string()) return Malformed(path, "\"labels\" must be a list of names");
-    labels.push_back(label.get<std::string>());
-  }
+  WEFT_ASSIGN_OR_RETURN(labels, ReadNames(path, list, "labels"));
   if (wanted && labels.empty()) return Malformed(path, "\"labels\" names no label");
   if (!wanted && !labels.empty()) {
     return Malformed(path, absl::StrCat("\"labels\" names ", labels.size(), " labels, task ", task, " has none"));
@@ -156,13 +165,65 @@ absl::StatusOr<std::unique_ptr<DataShard>> DataShard::Open(const std::string& pa
     default:
       WEFT_RETURN_IF_ERROR(shard->ReadTokens());
   }
+  WEFT_RETURN_IF_ERROR(shard->ReadGroups());
   return shard;
+}
+
+absl::StatusOr<std::unique_ptr<DataShard>> DataShard::Select(std::vector<uint32_t> rows) const {
+  for (uint32_t& row : rows) {
+    if (row >= rows_) {
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": row ", row, " is asked for, there are ", rows_));
+    }
+  }
+  std::unique_ptr<DataShard> shard(new DataShard(*this));
+  shard->own_labels_.clear();
+  shard->own_pixels_.clear();
+  const int64_t pixels = channels_ * height_ * width_pixels_;
+  for (uint32_t& row : rows) {
+    if (!own_labels_.empty()) shard->own_labels_.push_back(own_labels_[row]);
+    if (!own_pixels_.empty()) {
+      const auto begin = own_pixels_.begin() + row * pixels;
+      shard->own_pixels_.insert(shard->own_pixels_.end(), begin, begin + pixels);
+    }
+    row = static_cast<uint32_t>(At(row));
+  }
+  shard->index_ = std::move(rows);
+  shard->rows_ = static_cast<int64_t>(shard->index_.size());
+  shard->CountTokens();
+  return shard;
+}
+
+void DataShard::CountTokens() {
+  tokens_ = longest_row_ = 0;
+  if (row_offsets_.empty()) return;
+  const int64_t texts = kind_ == RowKind::kPairs ? 2 : 1;
+  for (int64_t i = 0; i < rows_; ++i) {
+    for (int64_t text = texts * At(i); text < texts * (At(i) + 1); ++text) {
+      const int64_t length = row_offsets_[text + 1] - row_offsets_[text];
+      tokens_ += length;
+      longest_row_ = std::max(longest_row_, length);
+    }
+  }
+}
+
+absl::Status DataShard::ReadGroups() {
+  constexpr absl::string_view kPrefix = "group.";
+  for (const auto& [name, view] : file_->tensors()) {
+    if (!absl::StartsWith(name, kPrefix)) continue;
+    WEFT_ASSIGN_OR_RETURN(const std::span<const int32_t> group, ReadColumn<int32_t>(*file_, path_, name, "I32"));
+    if (static_cast<int64_t>(group.size()) != rows_) {
+      return absl::DataLossError(
+          absl::StrCat(path_, ": ", name, " has ", group.size(), " values, expected one for each of ", rows_, " rows"));
+    }
+    groups_[name.substr(kPrefix.size())] = group;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DataShard::ReadKind(int64_t num_labels) {
   std::vector<std::string> kinds;
   for (const char* name : {"input_ids", "features", "pixels"}) {
-    if (file_.tensors().contains(name)) kinds.push_back(name);
+    if (file_->tensors().contains(name)) kinds.push_back(name);
   }
   if (kinds.size() > 1) {
     return absl::DataLossError(absl::StrCat(path_, ": holds both ", kinds[0], " and ", kinds[1],
@@ -173,7 +234,7 @@ absl::Status DataShard::ReadKind(int64_t num_labels) {
                                             ": holds none of the tensors input_ids, features and pixels, "
                                             "expected one; run `weft prepare` again"));
   }
-  const bool learn = file_.tensors().contains("learn"), labels = file_.tensors().contains("labels");
+  const bool learn = file_->tensors().contains("learn"), labels = file_->tensors().contains("labels");
   kind_ = kinds[0] == "features" ? RowKind::kFeatures
           : kinds[0] == "pixels" ? RowKind::kImages
           : learn                ? RowKind::kLearn
@@ -191,7 +252,7 @@ absl::Status DataShard::ReadKind(int64_t num_labels) {
 }
 
 absl::Status DataShard::ReadLabels(int64_t num_labels) {
-  WEFT_ASSIGN_OR_RETURN(labels_, ReadColumn<int32_t>(file_, path_, "labels", "I32"));
+  WEFT_ASSIGN_OR_RETURN(labels_, ReadColumn<int32_t>(*file_, path_, "labels", "I32"));
   rows_ = static_cast<int64_t>(labels_.size());
   for (int64_t i = 0; i < rows_; ++i) {
     if (label(i) >= 0 && label(i) < num_labels) continue;
@@ -202,8 +263,8 @@ absl::Status DataShard::ReadLabels(int64_t num_labels) {
 }
 
 absl::Status DataShard::ReadTokens() {
-  WEFT_ASSIGN_OR_RETURN(input_ids_, ReadColumn<int32_t>(file_, path_, "input_ids", "I32"));
-  WEFT_ASSIGN_OR_RETURN(row_offsets_, ReadColumn<int64_t>(file_, path_, "row_offsets", "I64"));
+  WEFT_ASSIGN_OR_RETURN(input_ids_, ReadColumn<int32_t>(*file_, path_, "input_ids", "I32"));
+  WEFT_ASSIGN_OR_RETURN(row_offsets_, ReadColumn<int64_t>(*file_, path_, "row_offsets", "I64"));
   WEFT_RETURN_IF_ERROR(CheckOffsets(path_, row_offsets_, input_ids_.size()));
   const auto texts = static_cast<int64_t>(row_offsets_.size()) - 1;
   if (kind_ == RowKind::kText && texts != rows_) {
@@ -216,7 +277,7 @@ absl::Status DataShard::ReadTokens() {
                                             "again"));
   }
   if (kind_ == RowKind::kLearn) {
-    WEFT_ASSIGN_OR_RETURN(learn_, ReadColumn<uint8_t>(file_, path_, "learn", "U8"));
+    WEFT_ASSIGN_OR_RETURN(learn_, ReadColumn<uint8_t>(*file_, path_, "learn", "U8"));
     if (learn_.size() != input_ids_.size()) {
       return absl::DataLossError(absl::StrCat(path_, ": learn has ", learn_.size(),
                                               " values, expected one for each of ", input_ids_.size(),
@@ -225,21 +286,19 @@ absl::Status DataShard::ReadTokens() {
   }
   rows_ = kind_ == RowKind::kPairs ? texts / 2 : texts;
   for (int64_t i = 0; i < texts; ++i) {
-    const int64_t length = row_offsets_[i + 1] - row_offsets_[i];
-    if (length == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": row ", kind_ == RowKind::kPairs ? i / 2 : i, " has no tokens",
-                       kind_ == RowKind::kPairs ? " in one of its texts" : "", "; run `weft prepare` again"));
-    }
-    longest_row_ = std::max(longest_row_, length);
+    if (row_offsets_[i + 1] > row_offsets_[i]) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(path_, ": row ", kind_ == RowKind::kPairs ? i / 2 : i, " has no tokens",
+                     kind_ == RowKind::kPairs ? " in one of its texts" : "", "; run `weft prepare` again"));
   }
+  CountTokens();
   return absl::OkStatus();
 }
 
 absl::Status DataShard::ReadFeatures() {
-  WEFT_ASSIGN_OR_RETURN(features_, ReadColumn<float>(file_, path_, "features", "F32", /*dimensions=*/2));
+  WEFT_ASSIGN_OR_RETURN(features_, ReadColumn<float>(*file_, path_, "features", "F32", /*dimensions=*/2));
   WEFT_RETURN_IF_ERROR(CheckRowCount("features"));
-  width_ = file_.tensors().at("features").shape[1];
+  width_ = file_->tensors().at("features").shape[1];
   if (width_ < 1) return absl::DataLossError(absl::StrCat(path_, ": rows of no features"));
   for (size_t i = 0; i < features_.size(); ++i) {
     if (std::isfinite(features_[i])) continue;
@@ -250,9 +309,9 @@ absl::Status DataShard::ReadFeatures() {
 }
 
 absl::Status DataShard::ReadImages() {
-  WEFT_ASSIGN_OR_RETURN(pixels_, ReadColumn<uint8_t>(file_, path_, "pixels", "U8", /*dimensions=*/4));
+  WEFT_ASSIGN_OR_RETURN(pixels_, ReadColumn<uint8_t>(*file_, path_, "pixels", "U8", /*dimensions=*/4));
   WEFT_RETURN_IF_ERROR(CheckRowCount("pixels"));
-  const std::vector<int64_t>& shape = file_.tensors().at("pixels").shape;
+  const std::vector<int64_t>& shape = file_->tensors().at("pixels").shape;
   channels_ = shape[1], height_ = shape[2], width_pixels_ = shape[3];
   if (channels_ < 1 || height_ < 1 || width_pixels_ < 1) {
     return absl::DataLossError(absl::StrCat(path_, ": ", Describe(), ", expected at least 1 x 1 x 1"));
@@ -267,16 +326,16 @@ absl::Status DataShard::ReadImages() {
 }
 
 absl::Status DataShard::CheckRowCount(const std::string& what) const {
-  const int64_t found = file_.tensors().at(what).shape[0];
+  const int64_t found = file_->tensors().at(what).shape[0];
   if (found == rows_) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat(path_, ": ", rows_, " labels but ", found, " rows of ", what, "; run `weft prepare` again"));
 }
 
 absl::StatusOr<std::vector<float>> DataShard::ReadPerChannel(const std::string& name) const {
-  const auto found = file_.metadata().find(name);
+  const auto found = file_->metadata().find(name);
   std::vector<float> values;
-  bool numbers = found != file_.metadata().end();
+  bool numbers = found != file_->metadata().end();
   if (numbers) {
     for (const absl::string_view part : absl::StrSplit(found->second, ',')) {
       float value = 0;
@@ -287,7 +346,7 @@ absl::StatusOr<std::vector<float>> DataShard::ReadPerChannel(const std::string& 
   if (numbers && static_cast<int64_t>(values.size()) == channels_) return values;
   return absl::DataLossError(absl::StrCat(
       path_, ": metadata ", name, " is ",
-      found == file_.metadata().end() ? "missing" : absl::StrCat("\"", found->second, "\""), ", expected ", channels_,
+      found == file_->metadata().end() ? "missing" : absl::StrCat("\"", found->second, "\""), ", expected ", channels_,
       " numbers with commas between; run `weft prepare` "
       "again"));
 }
@@ -352,7 +411,31 @@ absl::StatusOr<DataFolder> DataFolder::Open(const std::string& folder) {
     }
     result.splits_[name] = std::move(shard);
   }
+  WEFT_RETURN_IF_ERROR(result.ReadGroups(path, manifest));
   return result;
+}
+
+absl::Status DataFolder::ReadGroups(const std::string& path, const Json& manifest) {
+  if (!manifest.contains("groups")) return absl::OkStatus();
+  WEFT_ASSIGN_OR_RETURN(const Json columns,
+                        Member<Json>(path, manifest, "groups", &Json::is_object, "an object of columns"));
+  for (const auto& [column, list] : columns.items()) {
+    WEFT_ASSIGN_OR_RETURN(std::vector<std::string> names, ReadNames(path, list, absl::StrCat("groups of ", column)));
+    for (const auto& [split, shard] : splits_) {
+      const std::span<const int32_t> group = shard->group(column);
+      if (group.empty()) {
+        return Malformed(path, absl::StrCat("split \"", split, "\" has no tensor group.", column,
+                                            ", though \"groups\" names the column"));
+      }
+      for (size_t i = 0; i < group.size(); ++i) {
+        if (group[i] >= 0 && group[i] < static_cast<int32_t>(names.size())) continue;
+        return Malformed(path, absl::StrCat("row ", i, " of split \"", split, "\" has ", group[i], " in group.", column,
+                                            ", expected 0 to ", static_cast<int64_t>(names.size()) - 1));
+      }
+    }
+    groups_[column] = std::move(names);
+  }
+  return absl::OkStatus();
 }
 
 const DataShard* DataFolder::split(const std::string& name) const {

@@ -317,6 +317,67 @@ TEST(DataShardTest, Open_RefusesImagesWithoutMeanAndStd) {
   refused({{"image_mean", "0.5"}, {"image_std", "0"}}, "metadata image_std holds 0, expected more than 0");
 }
 
+TEST(DataShardTest, Select_IsAShardOfTheRowsNamed) {
+  const auto shard = OpenSplit(TwoRows().Add({101, 8, 9, 102}, 1));
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  const auto some = (*shard)->Select({2, 1, 2});
+  ASSERT_TRUE(some.ok()) << some.status();
+  EXPECT_EQ((*some)->rows(), 3);
+  EXPECT_EQ((*some)->tokens(), 10);
+  EXPECT_EQ((*some)->longest_row(), 4);
+  EXPECT_THAT((*some)->row(0), ::testing::ElementsAre(101, 8, 9, 102));
+  EXPECT_EQ((*some)->row(0).data(), (*shard)->row(2).data()) << "nothing is copied";
+  EXPECT_EQ((*some)->label(1), 0);
+  const auto fewer = (*some)->Select({1});
+  EXPECT_THAT((*fewer)->row(0), ::testing::ElementsAre(101, 102)) << "of a selection";
+  EXPECT_EQ((*fewer)->longest_row(), 2);
+}
+
+TEST(DataShardTest, Select_OutlivesTheShard) {
+  auto shard = OpenSplit(TwoRows());
+  const auto some = (*shard)->Select({1});
+  shard->reset();
+  EXPECT_THAT((*some)->row(0), ::testing::ElementsAre(101, 102));
+}
+
+TEST(DataShardTest, Select_OfEachKind) {
+  const std::string path = Path("kinds.safetensors");
+  ASSERT_TRUE(WriteTestFeatures(path, TwoPoints()).ok());
+  auto shard = DataShard::Open(path, 2);
+  EXPECT_EQ((*(*shard)->Select({1}))->features(0).data(), (*shard)->features(1).data());
+  ASSERT_TRUE(WriteTestLearn(path, TwoToLearn()).ok());
+  shard = DataShard::Open(path, 0);
+  EXPECT_EQ((*(*shard)->Select({1}))->learn(0).data(), (*shard)->learn(1).data());
+  ASSERT_TRUE(WriteTestPairs(path, TwoPairs()).ok());
+  shard = DataShard::Open(path, 0);
+  auto some = (*shard)->Select({1});
+  EXPECT_EQ((*some)->partner(0).data(), (*shard)->partner(1).data());
+  EXPECT_EQ((*some)->tokens(), static_cast<int64_t>((*shard)->row(1).size() + (*shard)->partner(1).size()));
+  ASSERT_TRUE(WriteTestImages(path, TwoImages()).ok());
+  shard = DataShard::Open(path, 2);
+  EXPECT_EQ((*(*shard)->Select({1}))->pixels(0).data(), (*shard)->pixels(1).data());
+}
+
+TEST(DataShardTest, Select_RefusesARowThatThereIsNot) {
+  const auto shard = OpenSplit(TwoRows());
+  ExpectRefused((*shard)->Select({0, 2}).status(), absl::StatusCode::kInvalidArgument, "row 2 is asked for");
+  ExpectRefused((*(*shard)->Select({0}))->Select({1}).status(), absl::StatusCode::kInvalidArgument, "there are 1");
+}
+
+TEST(DataShardTest, SetLabelsAndPixels_TakeTheFilesPlace) {
+  const std::string path = Path("own.safetensors");
+  ASSERT_TRUE(WriteTestImages(path, TwoImages()).ok());
+  const auto shard = DataShard::Open(path, 2);
+  auto some = (*shard)->Select({1, 0});
+  (*some)->SetLabels({0, 1});
+  (*some)->SetPixels({1, 2, 3, 4, 5, 6, 7, 8});
+  EXPECT_EQ((*some)->label(1), 1);
+  EXPECT_THAT((*some)->pixels(1), ::testing::ElementsAre(5, 6, 7, 8));
+  const auto last = (*some)->Select({1});
+  EXPECT_EQ((*last)->label(0), 1);
+  EXPECT_THAT((*last)->pixels(0), ::testing::ElementsAre(5, 6, 7, 8));
+}
+
 class DataFolderTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -348,6 +409,41 @@ TEST_F(DataFolderTest, Open_ReadsManifestAndSplits) {
   EXPECT_EQ(folder->rows("train"), 2);
   EXPECT_EQ(folder->split("test"), nullptr);
   EXPECT_EQ(folder->rows("test"), 0);
+}
+
+TEST_F(DataFolderTest, Open_ReadsGroups) {
+  const TestSplit rows = TwoRows();
+  const auto write = [&](const std::vector<int32_t>& group) {
+    const auto size = static_cast<int64_t>(group.size());
+    ASSERT_TRUE(
+        WriteSafetensors(
+            folder_ + "/train.safetensors",
+            {TestTensor("row_offsets", "I64", {3}, rows.row_offsets), TestTensor("group.client", "I32", {size}, group),
+             TestTensor("input_ids", "I32", {5}, rows.input_ids), TestTensor("labels", "I32", {2}, rows.labels)})
+            .ok());
+  };
+  std::string manifest = Manifest(R"("train": {"file": "train.safetensors", "rows": 2})");
+  manifest.insert(1, R"("groups": {"client": ["ann", "bob"]}, )");
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  ExpectRefused(OpenWith(manifest).status(), kInvalid, "split \"train\" has no tensor group.client");
+  write({1, 0});
+  const auto folder = OpenWith(manifest);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_THAT(folder->groups().at("client"), ::testing::ElementsAre("ann", "bob"));
+  EXPECT_THAT(folder->split("train")->group("client"), ::testing::ElementsAre(1, 0));
+  EXPECT_TRUE(folder->split("train")->group("town").empty());
+  write({1, 2});
+  ExpectRefused(OpenWith(manifest).status(), kInvalid,
+                "row 1 of split \"train\" has 2 in group.client, expected 0 to 1");
+  write({-1, 0});
+  ExpectRefused(OpenWith(manifest).status(), kInvalid, "row 0 of split \"train\" has -1");
+  write({0});
+  ExpectRefused(OpenWith(manifest).status(), absl::StatusCode::kDataLoss, "group.client has 1 values");
+  manifest = Manifest(R"("train": {"file": "train.safetensors", "rows": 2})");
+  manifest.insert(1, R"("groups": {"client": "ann"}, )");
+  ExpectRefused(OpenWith(manifest).status(), absl::StatusCode::kDataLoss, "group.client");
+  write({0, 0});
+  ExpectRefused(OpenWith(manifest).status(), kInvalid, "\"groups of client\" must be a list of names");
 }
 
 TEST_F(DataFolderTest, Open_SplitsAreOfOneKind) {
