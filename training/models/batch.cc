@@ -37,7 +37,7 @@ at::Tensor ToDevice(std::vector<int64_t>& values, at::Device device, bool fill_u
     values.resize((values.size() + kMultiple - 1) / kMultiple * kMultiple, fill);
   }
   const at::Tensor result = at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions(at::kLong));
-  std::memcpy(result.mutable_data_ptr(), values.data(), values.size() * sizeof(int64_t));
+  std::copy(values.begin(), values.end(), result.mutable_data_ptr<int64_t>());
   return result.to(device);
 }
 
