@@ -68,7 +68,7 @@ absl::Status Cohort::TrainFrom(size_t first) {
   }
   std::vector<absl::Status> statuses(window.size());
   ParallelFor(options_.threads, static_cast<int64_t>(window.size()), [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) TrainGroup(*window[g], &statuses[g]);
+    for (int64_t g = begin; g < end; ++g) statuses[g] = TrainGroup(*window[g]);
   });
   for (size_t g = 0; g < window.size(); ++g) {
     WEFT_RETURN_IF_ERROR(statuses[g]);
@@ -77,7 +77,7 @@ absl::Status Cohort::TrainFrom(size_t first) {
   return absl::OkStatus();
 }
 
-void Cohort::TrainGroup(const Group& group, absl::Status* status) {
+absl::Status Cohort::TrainGroup(const Group& group) {
   struct Local {
     size_t place;
     std::unique_ptr<DataShard> rows;
@@ -89,36 +89,27 @@ void Cohort::TrainGroup(const Group& group, absl::Status* status) {
   for (const size_t place : group.clients) {
     const CohortClient& client = clients_[place];
     std::optional<proto::Plan> own = options_.fold->PlanFor(options_.plan_before_rule(client.name), client.max_rank);
-    if (!own.has_value()) {
-      *status = absl::InternalError("the round has closed before its clients have trained");
-      return;
-    }
+    if (!own.has_value()) return absl::InternalError("the round has closed before its clients have trained");
     LocalJob job = options_.job;
     job.max_rank = client.max_rank;
     const bool flips = client.hostile != nullptr && client.hostile->attack() == "label_flip";
-    absl::StatusOr<std::unique_ptr<DataShard>> rows = options_.rows(client.index, flips);
-    absl::StatusOr<LocalUpdate> update = LocalUpdate::Begin(job, *own, options_.broadcast, options_.kept(client.index));
-    if (!rows.ok() || !update.ok()) {
-      *status = rows.ok() ? update.status() : rows.status();
-      return;
-    }
-    locals.push_back({place, *std::move(rows), *std::move(update)});
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<DataShard> rows, options_.rows(client.index, flips));
+    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const KeptState> kept, options_.kept(client.index));
+    WEFT_ASSIGN_OR_RETURN(LocalUpdate update, LocalUpdate::Begin(job, *own, options_.broadcast, std::move(kept)));
+    locals.push_back({place, std::move(rows), std::move(update)});
     members.push_back(locals.back().update.Member(client.name, locals.back().rows.get()));
     plan = *std::move(own);  // what differs between clients, seed and rank, is in the members
   }
-  absl::StatusOr<std::vector<absl::StatusOr<TrainResult>>> trained =
-      options_.trainer->Train(plan, members, [](int64_t, int64_t) { return true; });
-  if (!trained.ok()) {
-    *status = trained.status();
-    return;
-  }
+  WEFT_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<TrainResult>> trained,
+                        options_.trainer->Train(plan, members, [](int64_t, int64_t) { return true; }));
   for (size_t i = 0; i < locals.size(); ++i) {
     Local& local = locals[i];
-    absl::StatusOr<TrainResult>& result = (*trained)[i];
+    absl::StatusOr<TrainResult>& result = trained[i];
     results_[local.place] =
         !result.ok() ? absl::StatusOr<SentUpdate>(result.status())
                      : Finish(clients_[local.place], std::move(local.update), local.rows->rows(), *std::move(result));
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SentUpdate> Cohort::Finish(const CohortClient& client, LocalUpdate local, int64_t rows,

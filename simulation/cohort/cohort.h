@@ -54,7 +54,7 @@ class Cohort {
     std::function<proto::Plan(const std::string& client)> plan_before_rule;
     Trainer* trainer = nullptr;  // trains with one thread a call
     std::function<absl::StatusOr<std::unique_ptr<DataShard>>(int64_t client, bool flip_labels)> rows;
-    std::function<std::shared_ptr<const KeptState>(int64_t client)> kept;  // thread-safe, as `rows`
+    std::function<absl::StatusOr<std::shared_ptr<const KeptState>>(int64_t client)> kept;  // thread-safe, as `rows`
     int threads = 1;
     double tokens_per_pass = 0;
   };
@@ -73,7 +73,7 @@ class Cohort {
   };
 
   absl::Status TrainFrom(size_t group);
-  void TrainGroup(const Group& group, absl::Status* status);
+  absl::Status TrainGroup(const Group& group);
   absl::StatusOr<SentUpdate> Finish(const CohortClient& client, LocalUpdate local, int64_t rows, TrainResult trained);
   absl::StatusOr<EncodedUpdate> Receive(const CohortClient& client, LocalResult result, uint64_t* bytes);
 

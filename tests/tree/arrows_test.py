@@ -25,7 +25,7 @@ ARROWS = {
     "server": ["aggregators/core", "privacy", "config", "adapters", "proto", "common"],
     "client": ["training/trainer.h", "training/data/shard.h", "privacy", "config", "adapters", "proto", "common"],
     "simulation": [
-        "server/broadcast", "server/evaluation", "server/export", "server/fold.h", "server/job", "server/journal", "server/round", "server/selection", "server/submit_check.h", "client", "training/trainer.h", "training/data/shard.h", "aggregators/core", "privacy", "config", "adapters", "proto", "common",
+        "server/broadcast", "server/evaluation", "server/export", "server/fold.h", "server/job", "server/journal", "server/round", "server/selection", "server/submit_check.h", "client", "training/trainer.h", "training/data", "aggregators/core", "privacy", "config", "adapters", "proto", "common",
     ],
     "cli": ["proto", "config", "adapters", "privacy", "common"],
 }
