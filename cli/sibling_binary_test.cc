@@ -1,4 +1,4 @@
-#include "cli/generate.h"
+#include "cli/sibling_binary.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -13,9 +13,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class GenerateTest : public testing::Test {
+const SiblingBinary kGenerate = {"weft-generate", "training/generate"};
+
+class SiblingBinaryTest : public testing::Test {
  protected:
-  GenerateTest() : root_(fs::path(testing::TempDir()) / "bin") {
+  SiblingBinaryTest() : root_(fs::path(testing::TempDir()) / "bin") {
     fs::remove_all(root_);
     fs::create_directories(root_ / "cli");
     fs::create_directories(root_ / "training/generate");
@@ -30,22 +32,33 @@ class GenerateTest : public testing::Test {
   const fs::path root_;
 };
 
-TEST_F(GenerateTest, FindGenerateBinary_WhereBazelPutsIt) {
+TEST_F(SiblingBinaryTest, Find_WhereBazelPutsIt) {
   const std::string binary = MakeBinary("training/generate/weft-generate");
-  EXPECT_EQ(FindGenerateBinary({"/nowhere", (root_ / "cli").string()}).value(), binary);
+  EXPECT_EQ(FindSiblingBinary(kGenerate, {"/nowhere", (root_ / "cli").string()}).value(), binary);
 }
 
-TEST_F(GenerateTest, FindGenerateBinary_InABundle) {
+TEST_F(SiblingBinaryTest, Find_InABundle) {
   MakeBinary("training/generate/weft-generate");
   const std::string binary = MakeBinary("cli/weft-generate");
-  EXPECT_EQ(FindGenerateBinary({(root_ / "cli").string()}).value(), binary);
+  EXPECT_EQ(FindSiblingBinary(kGenerate, {(root_ / "cli").string()}).value(), binary);
 }
 
-TEST_F(GenerateTest, FindGenerateBinary_None) {
+TEST_F(SiblingBinaryTest, Find_None) {
   MakeBinary("cli/weft-generate", 0644);  // cannot be run
-  const absl::Status status = FindGenerateBinary({(root_ / "cli").string()}).status();
+  const absl::Status status = FindSiblingBinary(kGenerate, {(root_ / "cli").string()}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(absl::StrContains(status.message(), "//training/generate:weft-generate")) << status;
+}
+
+TEST_F(SiblingBinaryTest, ExecBinary_HandsTheArgumentsOn) {
+  const std::string path = MakeBinary("cli/weft-sim");
+  ASSERT_TRUE(WriteFileAtomically(path, "#!/bin/sh\ntest \"$1|$2|$#\" = \"a b||2\" && exit 23\n").ok());
+  chmod(path.c_str(), 0755);
+  EXPECT_EXIT(ExecBinary(path, {"a b", ""}).IgnoreError(), testing::ExitedWithCode(23), "");
+}
+
+TEST_F(SiblingBinaryTest, ExecBinary_Missing) {
+  EXPECT_EQ(ExecBinary("/nowhere/weft-sim", {}).code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace

@@ -13,11 +13,11 @@
 #include "adapters/merge.h"
 #include "adapters/peft_folder.h"
 #include "cli/admin_client.h"
-#include "cli/generate.h"
 #include "cli/job_file.h"
 #include "cli/proto_json.h"
 #include "cli/python_tool.h"
 #include "cli/render.h"
+#include "cli/sibling_binary.h"
 #include "cli/watch.h"
 #include "common/exit_code.h"
 #include "common/status_macros.h"
@@ -32,7 +32,7 @@ constexpr char kDefaultCoordinator[] = "127.0.0.1:7400";
 constexpr char kFooter[] =
     R"(Exit codes: 0 done; 1 internal error; 2 command line or configuration wrong; 3 file, job or round not found;
 4 coordinator not reachable; 5 refused; 6 disk, memory or message limit exhausted; 7 stopped (`watch`: the job was
-stopped); 8 damaged data; 9 `watch`: the job failed. `prepare` and `generate` end with the codes of their own help.
+stopped); 8 damaged data; 9 `watch`: the job failed. `prepare`, `generate` and `sim` end with the codes of their own help.
 Environment: WEFT_COORDINATOR (host:port when --coordinator is not given), WEFT_PYTHON (interpreter of `prepare` and
 `generate`).)";
 
@@ -199,6 +199,7 @@ void Declare(CLI::App& app, Flags* flags, Command* command) {
   // Listed here for --help; RunWeft hands their arguments on untouched.
   app.add_subcommand("generate", "text from a language model with an adapter (`weft generate --help`)");
   app.add_subcommand("prepare", "turn a client's own data into a data folder (`weft prepare --help`)");
+  app.add_subcommand("sim", "simulate a job with thousands of virtual clients (`weft sim --help`)");
 }
 
 int Fail(const absl::Status& status, std::ostream& err) {
@@ -218,16 +219,24 @@ absl::Status RunPythonTool(const std::vector<std::string>& arguments) {
   WEFT_ASSIGN_OR_RETURN(const PythonTool tool, FindPythonTool(arguments[1], folders, python == nullptr ? "" : python));
   std::vector<std::string> words(arguments.begin() + 2, arguments.end());
   if (arguments[1] == "generate") {
-    WEFT_ASSIGN_OR_RETURN(const std::string binary, FindGenerateBinary(folders));
+    WEFT_ASSIGN_OR_RETURN(const std::string binary, FindSiblingBinary({"weft-generate", "training/generate"}, folders));
     words.insert(words.begin(), {"--binary", binary});
   }
   return ExecPythonTool(tool, words);
+}
+
+// Likewise.
+absl::Status RunSimulation(const std::vector<std::string>& arguments) {
+  WEFT_ASSIGN_OR_RETURN(const std::string binary,
+                        FindSiblingBinary({"weft-sim", "simulation"}, BinaryFolders(arguments[0])));
+  return ExecBinary(binary, {arguments.begin() + 2, arguments.end()});
 }
 
 }  // namespace
 
 int RunWeft(const std::vector<std::string>& arguments, bool terminal, std::ostream& out, std::ostream& err) {
   if (IsPythonTool(arguments)) return Fail(RunPythonTool(arguments), err);
+  if (arguments.size() > 1 && arguments[1] == "sim") return Fail(RunSimulation(arguments), err);
   Flags flags;
   Command command = nullptr;
   CLI::App app("Federated fine-tuning: submit jobs to a coordinator, follow them, fetch adapters.", "weft");
@@ -240,7 +249,7 @@ int RunWeft(const std::vector<std::string>& arguments, bool terminal, std::ostre
     return Fail(absl::InvalidArgumentError(absl::StrCat(error.what(), "; see `weft --help`")), err);
   }
   if (command == nullptr) {
-    return Fail(absl::InvalidArgumentError("prepare and generate must be the first word: weft prepare ..."), err);
+    return Fail(absl::InvalidArgumentError("prepare, generate and sim must be the first word: weft prepare ..."), err);
   }
   Weft weft(flags, terminal, out);
   const absl::StatusOr<ExitCode> code = (weft.*command)();

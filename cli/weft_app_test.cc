@@ -273,7 +273,7 @@ TEST_F(WeftAppTest, Merge_WritesTheBaseWithTheAdapter) {
 
 TEST_F(WeftAppTest, Usage_HelpListsCommandsAndExitCodes) {
   EXPECT_EQ(RunBare({"weft", "--help"}), kExitOk);
-  for (const char* word : {"submit", "watch", "export", "merge", "prepare", "generate", "Exit codes"}) {
+  for (const char* word : {"submit", "watch", "export", "merge", "prepare", "generate", "sim", "Exit codes"}) {
     EXPECT_TRUE(absl::StrContains(out_.str(), word)) << word;
   }
 }
@@ -292,7 +292,8 @@ TEST_F(WeftAppTest, Usage_MistakesAreOneLineEach) {
                                                 {"weft", "status", "--coordinator", "nowhere"},
                                                 {"weft", "status", "--coordinator", "192.0.2.1:7400"},
                                                 {"weft", "--insecure", "prepare"},
-                                                {"weft", "--insecure", "generate"}}) {
+                                                {"weft", "--insecure", "generate"},
+                                                {"weft", "--insecure", "sim"}}) {
     EXPECT_EQ(RunBare(words), kExitUsage) << err_.str();
     ExpectError("weft: ");
   }
@@ -324,6 +325,11 @@ class PythonToolDeathTest : public testing::Test {
 TEST_F(PythonToolDeathTest, Prepare_GetsItsArgumentsUntouched) {
   EXPECT_EXIT(Run({"prepare", "data.tsv", "--help"}), testing::ExitedWithCode(23),
               "called with -m weft_prepare data.tsv --help");
+}
+
+TEST_F(PythonToolDeathTest, Sim_RunsItsOwnBinary) {
+  MakeProgram("bin/weft-sim", "#!/bin/sh\necho \"simulates $*\" >&2\nexit 24\n");
+  EXPECT_EXIT(Run({"sim", "a.yaml", "--help"}), testing::ExitedWithCode(24), "simulates a.yaml --help");
 }
 
 TEST_F(PythonToolDeathTest, Generate_GetsTheBinaryToo) {

@@ -95,7 +95,7 @@ function ticks(low, high, wanted) {
   return list;
 }
 
-const size = {width: 1000, height: 340, left: 74, right: 16, top: 12, bottom: 40};
+const size = {width: 1000, height: 340, left: 74, right: 30, top: 12, bottom: 40};
 // A frame with axes; gives places of values.
 function frame(host, x, y, formatX, formatY) {
   const svg = el("svg", {viewBox: `0 0 ${size.width} ${size.height}`, role: "img"});
@@ -227,7 +227,7 @@ function drawTiles() {
   if (s.clients) tiles.push([percent(s.clients.worst_tenth), "the worst tenth of clients, on average"]);
   tiles.push([digits(s.rounds, 6), "rounds"], [bytes(s.bytes_up), "sent by all clients"], [bytes(s.bytes_down), "downloaded by all clients"]);
   if (s.epsilon !== undefined) tiles.push([digits(s.epsilon, 4), `epsilon spent${s.delta === undefined ? "" : ", delta " + s.delta}`]);
-  tiles.push([seconds(s.simulated_seconds), "simulated time"], [seconds(s.real_seconds), `real time, ${s.threads} ${s.threads === 1 ? "thread" : "threads"} on ${s.device}`],
+  tiles.push([seconds(s.simulated_seconds), "simulated time"], [seconds(s.real_seconds), `real time, ${s.threads} ${s.threads === 1 ? "thread" : "threads"} on ${s.device.split(" ")[0]}`],
     [digits(s.updates_per_second, 3), "updates a second"], [digits(s.peak_memory_mb, 4) + " MB", "memory at most"]);
   byId("tiles").replaceChildren(...tiles.map(([value, name]) => el("div", {class: "tile"}, el("b", {}, value), el("span", {}, name))));
 }

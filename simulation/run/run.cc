@@ -1,0 +1,264 @@
+#include "simulation/run/run.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "adapters/base.h"
+#include "adapters/peft_folder.h"
+#include "common/file.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+#include "common/version.h"
+#include "proto/schema.h"
+#include "server/evaluation/evaluation.h"
+#include "server/submit_check.h"
+#include "simulation/behaviour/behaviour.h"
+#include "simulation/engine/draw.h"
+#include "simulation/engine/engine.h"
+#include "simulation/population/population.h"
+#include "simulation/report/run_folder.h"
+
+namespace weft::simulation {
+namespace {
+
+// Updates that are computed, but not folded yet, of the groups that a thread works on.
+constexpr int64_t kGroupsPerThread = 4;
+constexpr double kDefaultTokensPerPass = 2048;
+
+std::string Megabytes(int64_t bytes) { return absl::StrFormat("%d MB", (bytes + 999'999) / 1'000'000); }
+
+absl::StatusOr<std::map<std::string, DataFolder>> OpenData(const proto::PopulationConfig& config) {
+  std::map<std::string, DataFolder> data;
+  if (config.partition() != "folders") {
+    WEFT_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(config.data()));
+    data.emplace(config.data(), std::move(folder));
+    return data;
+  }
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(config.data(), error)) {
+    if (!entry.is_directory()) continue;
+    WEFT_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(entry.path().string()));
+    data.emplace(entry.path().filename().string(), std::move(folder));
+  }
+  if (!data.empty()) return data;
+  return absl::NotFoundError(
+      absl::StrCat("population.data: ", config.data(), " holds no folders, expected one data folder for each client"));
+}
+
+// The job with what its files say, checked.
+absl::StatusOr<server::CheckedJob> CheckedJobOf(const proto::Scenario& scenario, const Trainer& trainer,
+                                                const Population& population) {
+  proto::JobConfig job = scenario.job();
+  WEFT_ASSIGN_OR_RETURN(*job.mutable_base()->mutable_config_json(), ReadFile(job.base().path() + "/config.json"));
+  job.mutable_base()->set_hash(trainer.base_hash());
+  if (!job.warm_start().empty()) {
+    return absl::InvalidArgumentError("job.warm_start: a simulation starts from seeded values; leave it out");
+  }
+  if (!job.task().labels_file().empty()) {
+    WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(job.task().labels_file()));
+    for (const absl::string_view label : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+      job.mutable_task()->add_labels(std::string(label));
+    }
+  }
+  if (job.task().type() != population.task()) {
+    return absl::InvalidArgumentError(absl::StrCat("job.task.type: found ", job.task().type(), ", the data are for ",
+                                                   population.task(), "; prepare them for the job's task"));
+  }
+  if (job.task().labels().empty()) {
+    for (const std::string& label : population.labels()) job.mutable_task()->add_labels(label);
+  }
+  if (!std::equal(job.task().labels().begin(), job.task().labels().end(), population.labels().begin(),
+                  population.labels().end())) {
+    return absl::InvalidArgumentError(absl::StrCat("job.task.labels: found ", absl::StrJoin(job.task().labels(), ", "),
+                                                   ", the data have ", absl::StrJoin(population.labels(), ", "),
+                                                   "; leave them out, or prepare the data with these"));
+  }
+  proto::CoordinatorConfig limits;
+  limits.set_state_dir("none");
+  proto::ApplyDefaults(&limits);
+  return server::CheckJob(std::move(job), limits);
+}
+
+// Tokens that a row brings to a pass.
+double TokensPerRow(const server::CheckedJob& job, const Population& population) {
+  if (job.base.transformer.has_value() && job.base.transformer->patches.has_value()) {
+    return 1 + static_cast<double>(job.base.transformer->patches->count());
+  }
+  return population.tokens_per_row();
+}
+
+// `count` clients, the same in every run of a population.
+std::vector<int64_t> SomeClients(int64_t count, const Population& population, uint64_t seed) {
+  Philox random(seed, StreamId("evaluators"));
+  return DrawUniform(
+      count, population.size(), [](int64_t) { return true; }, random);
+}
+
+absl::Status CheckMemory(const proto::Scenario& scenario, const server::CheckedJob& job, const Population& population,
+                         double tokens_per_row, int threads) {
+  const int64_t limit = scenario.run().memory_bytes();
+  if (limit == 0) return absl::OkStatus();
+  const proto::SelectionConfig& selection = job.config.selection();
+  const int64_t cohort = selection.rule() == "uniform"
+                             ? std::min<int64_t>(population.size(), selection.clients() * selection.over_select() + 1)
+                             : population.size();
+  const double tokens = tokens_per_row * static_cast<double>(job.config.training().batch_size());
+  const double per_pass =
+      scenario.run().tokens_per_pass() > 0 ? scenario.run().tokens_per_pass() : kDefaultTokensPerPass;
+  const auto in_flight = std::min<int64_t>(
+      cohort, threads * kGroupsPerThread * static_cast<int64_t>(1 + per_pass / std::max(tokens, 1.0)));
+  const int64_t clients = population.EstimateBytes() + 4 * population.size();
+  const int64_t updates = 3 * in_flight * job.layout->size_bytes();
+  const int64_t rule = job.rule->MemoryBytes(job.config, *job.layout, cohort);
+  const int64_t sum = clients + updates + rule + scenario.run().kept_bytes();
+  if (sum <= limit) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the run would take ", Megabytes(sum), " beside the base and its training (population ", Megabytes(clients),
+      ", updates in flight ", Megabytes(updates), ", rule ", Megabytes(rule), ", kept states ",
+      Megabytes(scenario.run().kept_bytes()), "), run.memory_bytes allows ", Megabytes(limit),
+      "; lower job.selection.clients, run.kept_bytes, run.threads or the adapter's rank, or raise it"));
+}
+
+std::string Describe(const proto::ShiftConfig* shift) {
+  if (shift == nullptr || shift->kind() == "none") return "";
+  return shift->amount() == 0 ? shift->kind() : absl::StrCat(shift->kind(), " ", shift->amount());
+}
+
+absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto::Scenario& scenario,
+                                                     const server::CheckedJob& job, const Population& population,
+                                                     const Behaviour& behaviour) {
+  std::vector<ClientFigures> clients;
+  if (scenario.evaluation().final_clients() == 0 || !engine.history().rounds.size()) return clients;
+  const std::vector<int64_t> chosen =
+      SomeClients(scenario.evaluation().final_clients(), population, MixSeed(scenario.job().seed(), 1));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<ClientEvaluation> evaluations, engine.EvaluateClients(chosen));
+  std::map<int64_t, int64_t> rounds;
+  for (const server::CommittedRound& round : engine.history().rounds) {
+    for (const uint32_t client : round.status.simulated().downloaded()) ++rounds[client];
+  }
+  for (const ClientEvaluation& evaluation : evaluations) {
+    ClientFigures& figures = clients.emplace_back();
+    figures.client = population.Name(evaluation.client);
+    figures.train_rows = population.TrainRows(evaluation.client);
+    figures.test_rows = evaluation.figures.examples();
+    figures.rounds = rounds.contains(evaluation.client) ? rounds.at(evaluation.client) : 0;
+    server::EvaluationSum sum(job.config.task());
+    sum.Add(evaluation.figures);
+    proto::RoundStatus status;
+    sum.Fill(&status);
+    if (status.has_accuracy()) figures.accuracy = status.accuracy();
+    if (status.has_loss()) figures.loss = status.loss();
+    figures.shift = Describe(population.ShiftOf(evaluation.client));
+    if (const auto* hostile = behaviour.HostileOf(evaluation.client); hostile != nullptr)
+      figures.attack = hostile->attack();
+    figures.max_rank = behaviour.MaxRankOf(evaluation.client);
+  }
+  return clients;
+}
+
+RunSummary SummaryOf(const Engine& engine, const server::CheckedJob& job, const Population& population,
+                     const Trainer& trainer, int threads) {
+  const proto::JobStatus status = engine.Status();
+  RunSummary summary;
+  summary.state = status.state() == proto::FINISHED ? "finished" : "failed";
+  summary.message = status.message();
+  summary.version = kVersion;
+  summary.device = trainer.device();
+  summary.threads = threads;
+  summary.population = population.size();
+  summary.parameters = job.layout->num_elements();
+  summary.best_round = status.best_round();
+  summary.best_accuracy = status.best_accuracy();
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  summary.peak_memory_mb = static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+  if (const auto spent = job.rule->Spent(job.config, 1); spent.has_value()) summary.delta = spent->delta;
+  return summary;
+}
+
+absl::Status WriteAdapter(const std::string& folder, const Engine& engine, const server::CheckedJob& job) {
+  proto::JobConfig config;
+  WEFT_ASSIGN_OR_RETURN(const Adapter adapter, engine.Export(&config));
+  PeftFolderOptions options;
+  options.adapter = config.adapter();
+  options.task = config.task();
+  options.base = job.base;
+  options.base_name = config.base().path();
+  options.base_hash = config.base().hash();
+  return WritePeftFolder(folder, adapter, options);
+}
+
+}  // namespace
+
+int ThreadsOf(const proto::Scenario& scenario) {
+  if (scenario.run().threads() > 0) return static_cast<int>(scenario.run().threads());
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
+  const proto::Scenario& scenario = options.scenario;
+  if (IsFinished(options.folder, scenario)) return RunEnd::kFinishedBefore;
+  Population::Options made{.config = scenario.population(),
+                           .seed = scenario.job().seed(),
+                           .data = {},
+                           .evaluation_split = scenario.job().evaluation().split()};
+  WEFT_ASSIGN_OR_RETURN(made.data, OpenData(scenario.population()));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Population> population, Population::Create(std::move(made)));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Behaviour> behaviour,
+                        Behaviour::Create({scenario.behaviour(), population->size(), scenario.job().seed()}));
+  WEFT_ASSIGN_OR_RETURN(Trainer * trainer, options.trainer(scenario));
+
+  const int threads = trainer->device().starts_with("cpu") ? ThreadsOf(scenario) : 1;
+  Engine::Options engine_options;
+  engine_options.scenario = scenario;
+  WEFT_ASSIGN_OR_RETURN(engine_options.job, CheckedJobOf(scenario, *trainer, *population));
+  const server::CheckedJob job = engine_options.job;
+  engine_options.trainer = trainer;
+  engine_options.population = population.get();
+  engine_options.behaviour = behaviour.get();
+  if (scenario.evaluation().central()) {
+    engine_options.central = population->central();
+  } else {
+    engine_options.evaluators = SomeClients(scenario.evaluation().clients(), *population, scenario.job().seed());
+  }
+  engine_options.threads = threads;
+  engine_options.tokens_per_pass = scenario.run().tokens_per_pass() > 0
+                                       ? static_cast<double>(scenario.run().tokens_per_pass())
+                                       : kDefaultTokensPerPass;
+  engine_options.tokens_per_row = TokensPerRow(job, *population);
+  engine_options.folder = options.folder;
+  WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, *population, engine_options.tokens_per_row, threads));
+
+  // First, so that a folder of another scenario is left alone.
+  WEFT_RETURN_IF_ERROR(RunFolder::Open(options.folder, scenario, {}).status());
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(std::move(engine_options)));
+  std::vector<proto::RoundStatus> before;
+  for (int64_t i = 0; i < engine->reported(); ++i) before.push_back(engine->history().rounds[i].status);
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<RunFolder> folder, RunFolder::Open(options.folder, scenario, before));
+  absl::Status written;
+  bool stopped = false;
+  WEFT_RETURN_IF_ERROR(engine->Run([&](const proto::RoundStatus& round) {
+    written = folder->Add(round);
+    stopped = !options.progress(round, engine->Status().rounds_total());
+    return written.ok() && !stopped;
+  }));
+  WEFT_RETURN_IF_ERROR(written);
+  const proto::JobState state = engine->Status().state();
+  if (state != proto::FINISHED && state != proto::FAILED) return RunEnd::kStopped;
+  WEFT_ASSIGN_OR_RETURN(const std::vector<ClientFigures> clients,
+                        FiguresOf(*engine, scenario, job, *population, *behaviour));
+  WEFT_RETURN_IF_ERROR(WriteAdapter(options.folder + "/adapter", *engine, job));
+  WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, job, *population, *trainer, threads), clients));
+  return state == proto::FINISHED ? RunEnd::kFinished : RunEnd::kFailed;
+}
+
+}  // namespace weft::simulation
