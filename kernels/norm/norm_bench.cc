@@ -24,7 +24,7 @@ template <typename T>
 void Bench(const std::string& name, int64_t count, int64_t width, bool rms) {
   const std::vector<float> weight(width, 1.5f);
   const NormWeights weights = {weight.data(), rms ? nullptr : weight.data(), width, 1e-5f, rms};
-  const std::vector<T> x = Filled<T>(count * width), residual = x;
+  const std::vector<T> x = Filled<T>(count * width), residual = Filled<T>(count * width);
   std::vector<T> sum(count * width), out(count * width), gradient(count * width);
   std::vector<float> mean(count), rstd(count);
   const int64_t bytes = count * width * static_cast<int64_t>(sizeof(T));

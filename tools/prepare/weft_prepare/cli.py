@@ -91,6 +91,8 @@ def _add_columns(parser):
     columns.add_argument("--messages-column", default="messages", metavar="NAME", help="causal_lm: conversations, of "
                          "which what the assistant says is learnt (default: messages)")
     columns.add_argument("--image-column", default="image", metavar="NAME", help="default: image")
+    columns.add_argument("--group", action="append", default=[], metavar="NAME", help="column whose value each row "
+                         "keeps: a simulation makes clients of them (may be repeated)")
     columns.add_argument("--client-column", metavar="NAME", help="column that names each row's client (default: "
                          "client)")
 
@@ -158,6 +160,20 @@ def _check_partition(options):
             raise PrepareError("INVALID_ARGUMENT", f"--partition {options.partition} without {option}; give it")
 
 
+def _check_groups(options):
+    from weft_prepare.selection import NAME
+
+    if options.group and options.partition:
+        raise PrepareError("INVALID_ARGUMENT", "--group with --partition: a group is kept in one folder for all; leave "
+                           "one of them out")
+    for name in options.group:
+        if not NAME.fullmatch(name):
+            raise PrepareError("INVALID_ARGUMENT", f"--group: found \"{name[:64]}\", expected a name of letters, digits, "
+                               "'_', '-' and '.'; rename the column")
+    if len(set(options.group)) < len(options.group):
+        raise PrepareError("INVALID_ARGUMENT", "--group: a column is named twice; name it once")
+
+
 def _wanted_clients(options):
     """The set of names, or None for all rows."""
     if options.client is None and options.clients_file is None:
@@ -220,7 +236,8 @@ def _selection(options, reader, task, clients):
     return Options(label=label and Column(label, "--label-column"), split=split and Column(split, "--split-column"),
                    client=Column(options.client_column or "client", "--client-column") if need_client else None,
                    clients=clients, splits=None if options.splits is None else set(options.splits),
-                   test_fraction=test_fraction, seed=options.seed)
+                   test_fraction=test_fraction, seed=options.seed,
+                   groups=tuple(Column(name, "--group") for name in options.group))
 
 
 def run(options):
@@ -229,6 +246,7 @@ def run(options):
     from weft_prepare.readers import kind_of, open_reader
 
     _check_partition(options)
+    _check_groups(options)
     clients = _wanted_clients(options)
     labels = None if options.labels is None else read_labels(options.labels)
     options.kind = options.kind or kind_of(options.data)

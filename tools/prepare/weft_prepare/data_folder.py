@@ -33,12 +33,13 @@ class RowStore:
         self._learn = tempfile.TemporaryFile(dir=folder) if task.learns else None
         self._ends = array.array("q", [0])  # of texts, in tokens
         self._labels, self._groups = array.array("i"), array.array("q")
+        self._numbers = array.array("q")  # of the rows in the input
 
     def __len__(self):
         return len(self._groups)
 
-    def add(self, row, label, group):
-        """`row` as the task encodes it; `group`: which file it goes to."""
+    def add(self, row, label, group, number):
+        """`row` as the task encodes it; `group`: which file it goes to; `number`: of the row in the input."""
         if self.task.texts_per_row == 0:
             self._values.write(row.tobytes())
         for text in row if self.task.texts_per_row else ():
@@ -50,6 +51,7 @@ class RowStore:
             self._ends.append(self._ends[-1] + len(ids))
         self._labels.append(label)
         self._groups.append(group)
+        self._numbers.append(number)
 
     def written_groups(self):
         return set(self._groups)
@@ -59,13 +61,23 @@ class RowStore:
         if self._learn is not None:
             self._learn.close()
 
-    def finish(self):
-        """Maps what was added; `groups` and `files` after it."""
+    def finish(self, columns):
+        """Maps what was added; `groups` and `files` after it. `columns`: {name: (codes by number, names)}; returns
+        {name: names that occur, sorted}."""
+        numbers, names = np.array(self._numbers, np.int64), {}
+        self.columns = {}
+        for column, (codes, all_names) in columns.items():
+            own = codes[numbers]
+            order = sorted(np.unique(own).tolist(), key=all_names.__getitem__)
+            ranks = np.zeros(len(all_names), np.int32)
+            ranks[order] = np.arange(len(order))
+            self.columns[column], names[column] = ranks[own], [all_names[i] for i in order]
         self.groups = np.array(self._groups, np.int64)
         self.labels = np.array(self._labels, np.int32)
         self.ends = np.array(self._ends, np.int64)
         self.values = _mapped(self._values)
         self.learn = _mapped(self._learn) if self._learn is not None else None
+        return names
 
     def rows_by_group(self):
         """(group, its rows in order) for each group."""
@@ -91,13 +103,16 @@ class RowStore:
         # Wider elements first, so that each tensor is aligned to its own: the order of Python's safetensors too.
         tensors, metadata = [], {}
         per_row = self.task.texts_per_row
-        labels = ("labels", "I32", [len(rows)], lambda: [_little_endian(self.labels[rows]).tobytes()])
+        labels = ("labels", "I32", [len(rows)], lambda: [self.labels[rows].astype("<i4").tobytes()])
+        columns = [(f"group.{name}", "I32", [len(rows)], lambda codes=codes: [codes[rows].astype("<i4").tobytes()])
+                   for name, codes in self.columns.items()]
         if per_row:
             texts = (rows[:, None] * per_row + np.arange(per_row)).reshape(-1)
             starts, ends = self.ends[texts], self.ends[texts + 1]
             offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype("<i8")
             tokens = int(offsets[-1])
             tensors.append(("row_offsets", "I64", [len(offsets)], lambda: [offsets.tobytes()]))
+            tensors += columns
             tensors.append(("input_ids", "I32", [tokens], lambda: _pieces(self.values, starts * 4, ends * 4)))
             if self.task.learns:
                 tensors.append(("learn", "U8", [tokens], lambda: _pieces(self.learn, starts, ends)))
@@ -107,7 +122,7 @@ class RowStore:
             image = self.task.format
             shape = [image.channels, image.height, image.width]
             size = int(np.prod(shape))
-            tensors = [labels, ("pixels", "U8", [len(rows), *shape],
+            tensors = [*columns, labels, ("pixels", "U8", [len(rows), *shape],
                                 lambda: _pieces(self.values, rows * size, (rows + 1) * size))]
             metadata = image.metadata()
         yield _header(tensors, metadata)
@@ -171,12 +186,14 @@ class DataFolderWriter:
         self.rows.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def finish(self, facts, split_names, client_names=None, partition=None):
+    def finish(self, facts, split_names, client_names=None, partition=None, columns=None):
         """Writes rows of group client * len(split_names) + split; returns rows and tokens by client and split.
 
-        `facts`: members of each manifest. `client_names` None: one data folder, no clients.
+        `facts`: members of each manifest. `client_names` None: one data folder, no clients. `columns`: as RowStore's.
         """
-        self.rows.finish()
+        names = self.rows.finish(columns or {})
+        if names:
+            facts = {**facts, "groups": names}
         splits = len(split_names)
         found = {}
         for group, rows in progress(self.rows.rows_by_group(), "writing", "files"):

@@ -47,7 +47,7 @@ def prepare(reader, task, options, labels, out, max_length, rule=None):
         longest = _encode(reader, task, options, selected, clients, writer.rows, dropped)
         _check_splits(reader.path, writer.rows, selected, clients, dropped)
         facts = _facts(task, selected, max_length, dropped)
-        found = writer.finish(facts, selected.split_names, client_names, rule and rule.facts())
+        found = writer.finish(facts, selected.split_names, client_names, rule and rule.facts(), selected.groups)
         rows_of_labels = np.bincount(np.array(writer.rows.labels)[writer.rows.labels >= 0],
                                      minlength=len(selected.label_names))
     return _summary(out, facts, found, client_names, rows_of_labels, longest, task)
@@ -100,7 +100,7 @@ def _encode(reader, task, options, selected, clients, store, dropped):
             if isinstance(row, Dropped):
                 dropped[row.reason] += 1
                 continue
-            store.add(row, selected.labels[number], clients[number] * splits + selected.splits[number])
+            store.add(row, selected.labels[number], clients[number] * splits + selected.splits[number], number)
             if most:
                 longest += any(len(text[0] if task.learns else text) == most for text in row)
     return longest

@@ -29,6 +29,7 @@ class Options(NamedTuple):
     splits: set | None = None  # names; None: all
     test_fraction: float | None = None  # None: the split column decides
     seed: int = 0
+    groups: tuple = ()  # Columns whose value each row keeps
 
 
 class Selected(NamedTuple):
@@ -41,6 +42,7 @@ class Selected(NamedTuple):
     label_names: list
     client_names: list
     dropped: collections.Counter  # reason -> rows
+    groups: dict = {}  # by column: (int32 codes, names)
 
 
 class _Codes:
@@ -80,11 +82,12 @@ class Selection:
         self._options = options
         self._limit = None if options.test_fraction is None else int(options.test_fraction * 2**64)
         self._salt = f"{options.seed}\n".encode() if options.seed else b""
-        need_columns(reader, [*task.columns, *(c for c in (options.label, options.split, options.client) if c)])
+        need_columns(reader, [*task.columns, *(c for c in (options.label, options.split, options.client, *options.groups) if c)])
 
     def read(self, labels):
         """Selected. `labels`: names in order; None: those of all rows, of all clients, who thus get the same ones."""
         splits, clients, found = _Codes(typecode="h"), _Codes(), _Codes(labels or self._own_names() or ())
+        groups = {column.name: _Codes() for column in self._options.groups}
         known, dropped, any_of_split = len(found.places), collections.Counter(), set()
         for record in progress(self._reader.records(), "reading"):
             content = self._task.content(record.fields)
@@ -95,6 +98,12 @@ class Selection:
             if wanted and isinstance(content, Dropped):
                 dropped[content.reason] += 1
                 wanted = False
+            for column, codes in groups.items():
+                value = str(record.fields.get(column) or "")
+                if wanted and not value:
+                    dropped[f"missing {column}"] += 1
+                    wanted = False
+                codes.codes.append(codes.of(value) if wanted else UNWANTED)
             if self._options.label is not None:
                 if wanted and label is None:
                     dropped["missing label"] += 1
@@ -116,6 +125,8 @@ class Selection:
             raise PrepareError("INVALID_ARGUMENT", f"{self._reader.path}: no rows, expected at least one")
         self._check_clients(clients.places)
         selected = self._selected(splits, clients, found, dropped, keep_order=labels is not None)
+        selected = selected._replace(groups={column: (codes.array(np.int32), list(codes.places))
+                                             for column, codes in groups.items()})
         self._check_splits(selected, any_of_split)
         return selected
 
