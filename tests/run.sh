@@ -85,6 +85,7 @@ check format formatted
 check tree "$python" -m unittest discover -s tests/tree -p '*_test.py' -v
 check prepare "$python" -m unittest discover -s tests/prepare -p '*_test.py' -v
 check generate "$python" -m unittest discover -s tests/generate -p '*_test.py' -v
+check sim "$python" -m unittest discover -s tests/sim -p '*_test.py' -v
 check bert-parity "$python" tests/golden/bert_parity.py
 check rdp-parity "$python" tests/golden/rdp_parity.py
 check mlp-parity "$python" tests/golden/mlp_parity.py

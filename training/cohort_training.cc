@@ -62,7 +62,7 @@ struct Trainee {
       : member(&member),
         training(&training),
         steps(StepsFor(training, member.shard->rows())),
-        schedule(member.shard->rows(), training.batch_size(), member.seed),
+        schedule(member.shard->rows(), training.batch_size(), member.seed, training.shuffle()),
         meter(steps) {}
 
   bool ActiveAt(int64_t step) const { return status.ok() && step < steps; }

@@ -59,6 +59,9 @@ absl::StatusOr<std::unique_ptr<Behaviour>> Behaviour::Create(Options options) {
   if (config.availability().kind() == "trace") {
     WEFT_ASSIGN_OR_RETURN(behaviour->stays_, AvailabilityTrace::Read(config.availability().trace()));
   }
+  if (!config.cohorts().empty()) {
+    WEFT_ASSIGN_OR_RETURN(behaviour->cohorts_, CohortTrace::Read(config.cohorts()));
+  }
   return behaviour;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -63,6 +64,12 @@ class Behaviour {
   // time of availability ends while it works is lost then, and back when it begins again.
   Timeline TimelineOf(const Turn& turn, const Work& work) const;
 
+  // Who is asked in the first try of a round, ascending; null: whoever is drawn.
+  const std::vector<std::string>* CohortOf(int64_t round) const {
+    return cohorts_.has_value() ? cohorts_->Of(round) : nullptr;
+  }
+  const std::optional<CohortTrace>& cohorts() const { return cohorts_; }
+
   bool always_available() const { return options_.config.availability().kind() == "always"; }
   bool IsAvailable(int64_t client, absl::Duration now) const { return EndOfStay(client, now) > now; }
 
@@ -85,6 +92,7 @@ class Behaviour {
   const Options options_;
   std::optional<SpeedTrace> speeds_;
   std::optional<AvailabilityTrace> stays_;
+  std::optional<CohortTrace> cohorts_;
 };
 
 }  // namespace weft::simulation

@@ -131,4 +131,22 @@ absl::Duration AvailabilityTrace::NextArrival(int64_t client, absl::Duration now
   return base + length_ + stays.front().first;
 }
 
+absl::StatusOr<CohortTrace> CohortTrace::Read(const std::string& path) {
+  WEFT_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  CohortTrace trace;
+  for (absl::string_view row : absl::StrSplit(text, '\n')) {
+    absl::ConsumeSuffix(&row, "\r");
+    const int line = static_cast<int>(trace.cohorts_.size()) + 1;
+    std::vector<std::string> names = absl::StrSplit(row, ',');
+    std::sort(names.begin(), names.end());
+    if (names.front().empty()) return Refuse(path, line, absl::StrCat("\"", row, "\""), "names with commas between");
+    if (const auto twin = std::adjacent_find(names.begin(), names.end()); twin != names.end()) {
+      return Refuse(path, line, absl::StrCat(*twin, " twice"), "it once");
+    }
+    trace.cohorts_.push_back(std::move(names));
+  }
+  return trace;
+}
+
 }  // namespace weft::simulation

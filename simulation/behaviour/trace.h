@@ -47,6 +47,21 @@ class AvailabilityTrace {
   absl::Duration length_;
 };
 
+// A line for each round: names of clients with commas between.
+class CohortTrace {
+ public:
+  // NOT_FOUND: no file. INVALID_ARGUMENT "file:line": a name that is empty or there twice.
+  static absl::StatusOr<CohortTrace> Read(const std::string& path);
+  // Ascending. Null: the trace does not reach so far.
+  const std::vector<std::string>* Of(int64_t round) const {
+    return round <= static_cast<int64_t>(cohorts_.size()) ? &cohorts_[round - 1] : nullptr;
+  }
+  const std::vector<std::vector<std::string>>& cohorts() const { return cohorts_; }
+
+ private:
+  std::vector<std::vector<std::string>> cohorts_;
+};
+
 }  // namespace weft::simulation
 
 #endif  // WEFT_SIMULATION_BEHAVIOUR_TRACE_H_

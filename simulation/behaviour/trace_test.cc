@@ -76,5 +76,19 @@ TEST(AvailabilityTraceTest, Read_RefusesWithTheLine) {
   EXPECT_THAT(Refusal<AvailabilityTrace>(header + "a,0\n"), HasSubstr(":2:"));
 }
 
+TEST(CohortTraceTest, Read_ALineIsARound) {
+  const auto trace = CohortTrace::Read(Write("b,a\nc\r\n"));
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_THAT(*trace->Of(1), testing::ElementsAre("a", "b"));
+  EXPECT_THAT(*trace->Of(2), testing::ElementsAre("c"));
+  EXPECT_EQ(trace->Of(3), nullptr);
+}
+
+TEST(CohortTraceTest, Read_RefusesWithTheLine) {
+  EXPECT_THAT(Refusal<CohortTrace>("a,b\n\nc\n"), HasSubstr(":2: found \"\""));
+  EXPECT_THAT(Refusal<CohortTrace>("a,b,a\n"), HasSubstr(":1: found a twice"));
+  EXPECT_EQ(CohortTrace::Read("/nowhere").status().code(), absl::StatusCode::kNotFound);
+}
+
 }  // namespace
 }  // namespace weft::simulation

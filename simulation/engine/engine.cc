@@ -36,7 +36,9 @@ int64_t LargestCohort(const proto::JobConfig& config, int64_t population) {
 }
 
 // Rounds that this population can't fill.
-absl::Status CheckSelection(const proto::JobConfig& config, int64_t population) {
+absl::Status CheckSelection(const Engine::Options& options) {
+  const proto::JobConfig& config = options.job.config;
+  const int64_t population = options.population->size();
   const auto refuse = [&](const std::string& key, int64_t found) {
     return absl::InvalidArgumentError(absl::StrCat(key, ": found ", found, ", expected at most ", population,
                                                    ", the clients of the population; lower it, or raise "
@@ -45,6 +47,17 @@ absl::Status CheckSelection(const proto::JobConfig& config, int64_t population) 
   const proto::SelectionConfig& selection = config.selection();
   if (selection.rule() == "uniform" && selection.clients() > population) {
     return refuse("job.selection.clients", selection.clients());
+  }
+  if (options.behaviour->cohorts().has_value()) {
+    for (const std::vector<std::string>& cohort : options.behaviour->cohorts()->cohorts()) {
+      for (const std::string& name : cohort) {
+        if (!options.population->Find(name).ok()) {
+          return absl::InvalidArgumentError(absl::StrCat("behaviour.cohorts: names ", name,
+                                                         ", the population has no such "
+                                                         "client"));
+        }
+      }
+    }
   }
   if (selection.min_ready() > population) return refuse("job.selection.min_ready", selection.min_ready());
   if (config.round().min_updates() > population) return refuse("job.round.min_updates", config.round().min_updates());
@@ -67,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Options options) {
 }
 
 absl::Status EngineImpl::Open() {
-  WEFT_RETURN_IF_ERROR(CheckSelection(config(), options_.population->size()));
+  WEFT_RETURN_IF_ERROR(CheckSelection(options_));
   limits_.set_state_dir("none");
   limits_.set_aggregation_threads(options_.threads);
   proto::ApplyDefaults(&limits_);
@@ -123,8 +136,11 @@ absl::Status EngineImpl::OpenJournal(server::StoredJob* stored) {
 }
 
 absl::Status EngineImpl::StartFresh(server::StoredJob* stored) {
-  WEFT_ASSIGN_OR_RETURN(
-      Adapter initial, MakeInitialAdapter(config().adapter(), options_.job.base, options_.job.layout, config().seed()));
+  Adapter initial = options_.initial == nullptr ? Adapter(options_.job.layout) : options_.initial->Clone();
+  if (options_.initial == nullptr) {
+    WEFT_ASSIGN_OR_RETURN(
+        initial, MakeInitialAdapter(config().adapter(), options_.job.base, options_.job.layout, config().seed()));
+  }
   WEFT_ASSIGN_OR_RETURN(Adapter state, options_.job.rule->InitialState(config(), std::move(initial)));
   initial_ = std::make_shared<const Adapter>(std::move(state));
   stored->id = job_id_;

@@ -41,6 +41,7 @@ class Engine {
     proto::Scenario scenario;    // with defaults
     server::CheckedJob job;      // of scenario.job
     Trainer* trainer = nullptr;  // of the job's base, of one thread a call, a pass a call; these outlive the engine
+    std::shared_ptr<const Adapter> initial;  // of the job's layout, to start from; null: seeded values
     const Population* population = nullptr;
     const Behaviour* behaviour = nullptr;
     // What an evaluation of the committed adapter covers: of each of these, evaluation.rows. Empty: `evaluators`

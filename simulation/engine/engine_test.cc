@@ -335,6 +335,18 @@ TEST_F(EngineTest, Create_RefusesWhatThePopulationCantFill) {
   EXPECT_FALSE(Make().ok());
 }
 
+TEST_F(EngineTest, Run_ATraceOfCohortsSaysWhoIsAsked) {
+  const std::string path = MakeTestFolder("trace") + "/cohorts";
+  ASSERT_TRUE(WriteFileAtomically(path, std::string_view("client-7,client-2\nclient-0\n")).ok());
+  scenario_.mutable_behaviour()->set_cohorts(path);
+  const Outcome outcome = Run();
+  EXPECT_THAT(outcome.rounds[0].simulated().downloaded(), testing::ElementsAre(2, 7));
+  EXPECT_THAT(outcome.rounds[1].simulated().downloaded(), testing::ElementsAre(0));
+  EXPECT_EQ(outcome.rounds[2].selected(), 10) << "as the job selects";
+  ASSERT_TRUE(WriteFileAtomically(path, std::string_view("client-10\n")).ok());
+  EXPECT_THAT(Refusal(), HasSubstr("names client-10"));
+}
+
 TEST_F(EngineTest, Create_RefusesAFolderOfAnotherJob) {
   Run(1, folder_);
   scenario_.mutable_job()->set_seed(7);

@@ -50,6 +50,9 @@ int64_t VirtualCandidates::trainers() const {
 
 std::vector<std::string> VirtualCandidates::Draw(const proto::SelectionConfig& config,
                                                  server::SelectionSnapshot attempt, int64_t at_least) const {
+  if (const auto* named = options_.behaviour->CohortOf(attempt.round); named != nullptr && attempt.attempt == 1) {
+    return *named;
+  }
   const auto is_bad = [&](const Entry& entry) {
     return entry.stalled_through >= attempt.round || entry.failed_in == attempt.round;
   };

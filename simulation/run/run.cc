@@ -60,9 +60,6 @@ absl::StatusOr<server::CheckedJob> CheckedJobOf(const proto::Scenario& scenario,
   proto::JobConfig job = scenario.job();
   WEFT_ASSIGN_OR_RETURN(*job.mutable_base()->mutable_config_json(), ReadFile(job.base().path() + "/config.json"));
   job.mutable_base()->set_hash(trainer.base_hash());
-  if (!job.warm_start().empty()) {
-    return absl::InvalidArgumentError("job.warm_start: a simulation starts from seeded values; leave it out");
-  }
   if (!job.task().labels_file().empty()) {
     WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(job.task().labels_file()));
     for (const absl::string_view label : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
@@ -222,6 +219,12 @@ absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   engine_options.scenario = scenario;
   WEFT_ASSIGN_OR_RETURN(engine_options.job, CheckedJobOf(scenario, *trainer, *population));
   const server::CheckedJob job = engine_options.job;
+  if (!scenario.job().warm_start().empty()) {
+    WEFT_ASSIGN_OR_RETURN(Adapter initial,
+                          ReadPeftFolder(scenario.job().warm_start(), job.layout, job.base, job.config.task().type()));
+    WEFT_RETURN_IF_ERROR(CheckFinite(initial));
+    engine_options.initial = std::make_shared<const Adapter>(std::move(initial));
+  }
   engine_options.trainer = trainer;
   engine_options.population = population.get();
   engine_options.behaviour = behaviour.get();

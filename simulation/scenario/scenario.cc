@@ -68,6 +68,7 @@ void LocateAll(const std::string& file, proto::Scenario* scenario) {
   Locate(file, job.mutable_warm_start());
   Locate(file, job.mutable_task()->mutable_labels_file());
   Locate(file, scenario->mutable_population()->mutable_data());
+  Locate(file, scenario->mutable_behaviour()->mutable_cohorts());
   Locate(file, scenario->mutable_behaviour()->mutable_speed()->mutable_trace());
   Locate(file, scenario->mutable_behaviour()->mutable_availability()->mutable_trace());
 }

@@ -6,8 +6,8 @@
 
 namespace weft {
 
-BatchSchedule::BatchSchedule(int64_t rows, int64_t batch_size, uint64_t seed)
-    : batch_size_(batch_size), random_(seed, StreamId("shuffle")), order_(rows) {
+BatchSchedule::BatchSchedule(int64_t rows, int64_t batch_size, uint64_t seed, bool shuffle)
+    : batch_size_(batch_size), shuffle_(shuffle), random_(seed, StreamId("shuffle")), order_(rows) {
   std::iota(order_.begin(), order_.end(), 0);
   Shuffle();
 }
@@ -25,6 +25,7 @@ std::vector<int64_t> BatchSchedule::Next() {
 
 // Fisher-Yates; std::shuffle differs between standard libraries.
 void BatchSchedule::Shuffle() {
+  if (!shuffle_) return;
   for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random_.NextBelow(i)]);
 }
 

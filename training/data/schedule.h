@@ -11,13 +11,13 @@
 
 namespace weft {
 
-// Passes over the rows of a shard, each in a new order: a uniform shuffle that depends on (seed, pass) alone, cut into
-// batches of batch_size (the last of a pass may be smaller). Batches need no grouping by length: the encoder packs rows
-// without padding. Not thread-safe.
+// Passes over the rows of a shard, each in a new order, a uniform shuffle that depends on (seed, pass) alone, or as
+// they are; cut into batches of batch_size (the last of a pass may be smaller). Batches need no grouping by length: the
+// encoder packs rows without padding. Not thread-safe.
 class BatchSchedule {
  public:
   // rows, batch_size >= 1.
-  BatchSchedule(int64_t rows, int64_t batch_size, uint64_t seed);
+  BatchSchedule(int64_t rows, int64_t batch_size, uint64_t seed, bool shuffle = true);
 
   // Row numbers of the next step. Never ends: a pass is followed by the next.
   std::vector<int64_t> Next();
@@ -26,6 +26,7 @@ class BatchSchedule {
   void Shuffle();
 
   const int64_t batch_size_;
+  const bool shuffle_;
   Philox random_;
   std::vector<int64_t> order_;
   int64_t next_ = 0;

@@ -27,6 +27,11 @@ TEST(BatchScheduleTest, Next_EveryPassCoversEveryRowOnceInNewOrder) {
   EXPECT_NE(first, second);
 }
 
+TEST(BatchScheduleTest, Next_WithoutShuffleIsTheOrderOfTheData) {
+  BatchSchedule schedule(5, 2, /*seed=*/1, /*shuffle=*/false);
+  EXPECT_THAT(Take(schedule, 6), ::testing::ElementsAre(0, 1, 2, 3, 4, 0, 1, 2, 3, 4));
+}
+
 TEST(BatchScheduleTest, Next_LastBatchOfAPassIsSmaller) {
   BatchSchedule schedule(10, 4, 1);
   EXPECT_EQ(schedule.Next().size(), 4u);
