@@ -209,6 +209,15 @@ absl::Status EncodedUpdate::CheckValues() const {
   return checked() ? absl::OkStatus() : UpdateChecker(layout_, encoding_).Add(bytes());
 }
 
+absl::Status EncodedUpdate::Check() {
+  if (checked() || viewed_ != nullptr) return CheckValues();
+  UpdateChecker checker(layout_, encoding_);
+  WEFT_RETURN_IF_ERROR(checker.Add(bytes()));
+  WEFT_RETURN_IF_ERROR(checker.Finish());
+  statistics_ = Statistics{checker.norm(), checker.max_abs()};
+  return absl::OkStatus();
+}
+
 // Unchecked values are always f32.
 ValueStatistics EncodedUpdate::UncheckedStatistics() const {
   ValueStatistics statistics;

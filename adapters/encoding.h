@@ -52,6 +52,8 @@ class EncodedUpdate {
   bool checked() const { return statistics_.has_value(); }
   // What UpdateChecker says of the values; OK at no cost when they were checked.
   absl::Status CheckValues() const;
+  // The same, once for all: from now on the values count as checked. Not of a View.
+  absl::Status Check();
   // L2 norm and largest magnitude of the decoded values. Computed at each call when the values
   // were not checked.
   double norm() const;

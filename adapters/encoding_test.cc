@@ -197,6 +197,23 @@ TEST(EncodedUpdateTest, View_RefersToTheAdapterUnchecked) {
   EXPECT_EQ(clone.CheckValues(), absl::OkStatus());
 }
 
+TEST(EncodedUpdateTest, Check_IsDoneOnce) {
+  Adapter adapter = Of({0, -2});
+  EncodedUpdate update = EncodedUpdate::View(adapter).Clone();
+  EXPECT_FALSE(update.checked());
+  EXPECT_TRUE(update.Check().ok());
+  EXPECT_TRUE(update.checked());
+  EXPECT_EQ(update.norm(), 2);
+  EXPECT_EQ(update.max_abs(), 2);
+  EncodedUpdate view = EncodedUpdate::View(adapter);
+  EXPECT_TRUE(view.Check().ok());
+  EXPECT_FALSE(view.checked()) << "its adapter may change";
+  adapter.values()[1] = std::numeric_limits<float>::quiet_NaN();
+  update = EncodedUpdate::View(adapter).Clone();
+  EXPECT_EQ(update.Check().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(update.checked());
+}
+
 TEST(EncodedUpdateTest, Move_KeepsShortUpdates) {
   // A short string's bytes move with the object.
   EncodedUpdate update = *EncodedUpdate::Encode(Of({1, 2}), Config("bf16"));

@@ -135,7 +135,7 @@ absl::StatusOr<EncodedUpdate> Cohort::Receive(const CohortClient& client, LocalR
       return absl::InternalError(absl::StrCat("client ", client.name, " sends another layout than the plan asks for"));
     }
     *bytes = result.tensors.bytes().size();
-    WEFT_RETURN_IF_ERROR(result.tensors.CheckValues());
+    WEFT_RETURN_IF_ERROR(result.tensors.Check());
     return std::move(result.tensors);
   }
   UpdateEncoder encoder(result.tensors, result.components, uint64_t{1} << 20);
