@@ -32,7 +32,7 @@ namespace {
 constexpr char kFooter[] =
     R"(Results lie in OUT/NAME (run.out and job.name of the scenario): rounds.jsonl, rounds.csv, TensorBoard events, summary.json,
 clients.json, report.html and adapter/, which peft opens. A run that was cut off goes on where it was, with the same bits;
-a finished one is not run again.
+a finished one is not run again. `weft sim compare RUN... --out PAGE` makes one page of several runs.
 Exit codes: 0 done; 2 scenario or command line wrong; 3 file not found; 5 folder of another scenario; 6 disk or memory
 exhausted; 7 stopped by Ctrl-C; 8 damaged data; 9 a job failed.)";
 
@@ -160,7 +160,7 @@ absl::StatusOr<ExitCode> Simulate(const std::string& path, const std::vector<std
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("Simulates a federated job with thousands of virtual clients on one machine.", "weft sim");
+  CLI::App app("Simulates a federated job with thousands of virtual clients on one machine.", "weft-sim");
   app.footer(kFooter);
   app.set_version_flag("--version", absl::StrCat("weft-sim ", kVersion));
   std::string scenario, out = "comparison.html";
