@@ -293,7 +293,7 @@ int64_t Population::EstimateBytes() const {
   for (const std::string& name : names_) {
     bytes += static_cast<int64_t>(sizeof(name) + (name.capacity() > 15 ? name.capacity() + 1 : 0));
   }
-  bytes += static_cast<int64_t>(folders_.capacity() * sizeof(folders_[0]));
+  bytes += static_cast<int64_t>(folders_.capacity() * sizeof(void*));
   if (train_drawer_ != nullptr) bytes += train_drawer_->bytes();
   if (test_drawer_ != nullptr) bytes += test_drawer_->bytes();
   return bytes;

@@ -136,7 +136,7 @@ absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto
                                                      const server::CheckedJob& job, const Population& population,
                                                      const Behaviour& behaviour) {
   std::vector<ClientFigures> clients;
-  if (scenario.evaluation().final_clients() == 0 || !engine.history().rounds.size()) return clients;
+  if (scenario.evaluation().final_clients() == 0 || engine.history().rounds.empty()) return clients;
   const std::vector<int64_t> chosen =
       SomeClients(scenario.evaluation().final_clients(), population, MixSeed(scenario.job().seed(), 1));
   WEFT_ASSIGN_OR_RETURN(const std::vector<ClientEvaluation> evaluations, engine.EvaluateClients(chosen));
