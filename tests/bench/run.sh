@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks, printed as name=value lines. tests/bench/run.sh wire | train | demo | fold | all; further words go to the benchmark.
+# Benchmarks, printed as name=value lines. tests/bench/run.sh wire | train | demo | fold | sim | all; further words go to the benchmark.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 what=${1:-}
@@ -31,11 +31,17 @@ case "$what" in
     "$python" tests/bench/fold.py "$@"
     "$python" tests/bench/factored.py
     ;;
+  sim)
+    setup //simulation:weft-sim //simulation:sim_bench //cli:weft
+    tests/bench/peers.sh
+    "$python" simulation/scenarios/prepare.py debian-sections digits
+    "$python" tests/bench/sim.py "$@"
+    ;;
   all)
-    for one in wire train demo fold; do "$0" "$one"; done
+    for one in wire train demo fold sim; do "$0" "$one"; done
     ;;
   *)
-    echo "bench: found \"$what\", expected wire, train, demo, fold or all" >&2
+    echo "bench: found \"$what\", expected wire, train, demo, fold, sim or all" >&2
     exit 2
     ;;
 esac
