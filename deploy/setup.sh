@@ -14,6 +14,8 @@ BUILD_PACKAGES=(
   libabsl-dev libcli11-dev libcpp-httplib-dev libfmt-dev libgmock-dev libeigen3-dev libgrpc++-dev libgtest-dev libhwy-dev libisal-dev
   libprotobuf-dev libspdlog-dev libsqlite3-dev libssl-dev libyaml-cpp-dev nlohmann-json3-dev python3-venv
 )
+# Headers that Bazel does see (WORKSPACE).
+SEEN_PACKAGES=(libgloo-dev)
 # Pack what was built: another version of them rebuilds nothing.
 BUNDLE_PACKAGES=(patchelf)
 TEST_PACKAGES=(chromium clang-14 clang-format clang-tidy fonts-dejavu-core git iproute2 libfuzzer-14-dev)
@@ -24,7 +26,7 @@ fail() {
 }
 say() { echo "setup: $*" >&2; }
 
-tests=0 packages=("${BUILD_PACKAGES[@]}" "${BUNDLE_PACKAGES[@]}")
+tests=0 packages=("${BUILD_PACKAGES[@]}" "${SEEN_PACKAGES[@]}" "${BUNDLE_PACKAGES[@]}")
 case "${1:-}" in
   "") ;;
   --tests) tests=1 packages+=("${TEST_PACKAGES[@]}") ;;

@@ -29,9 +29,9 @@ int64_t RankOf(const Layout& layout) {
 absl::StatusOr<std::shared_ptr<Fold>> Fold::Create(const Options& options) {
   const CheckedJob& job = *options.job;
   WEFT_RETURN_IF_ERROR(CheckMemory(job, options.state->layout(), options.updates, *options.config));
-  const aggregators::CreateOptions create{options.state.get(), options.plan.round(), ThreadsOf(*options.config)};
-  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<aggregators::Aggregator> aggregator, job.rule->Create(job.config, create));
-  std::shared_ptr<Fold> fold(new Fold(options, std::move(aggregator)));
+  std::shared_ptr<Fold> fold(new Fold(options, ThreadsOf(*options.config)));
+  WEFT_ASSIGN_OR_RETURN(fold->aggregator_, fold->MakeAggregator());
+  fold->aggregator_->FillPlan(&fold->plan_);
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> sent, fold->SentAt(0));
   const uint64_t needed =
       UpdateDecoder::MemoryBytes({std::move(sent), fold->plan_.encoding(), fold->plan_.keep_components()});
@@ -42,13 +42,16 @@ absl::StatusOr<std::shared_ptr<Fold>> Fold::Create(const Options& options) {
                    options.config->upload_memory_bytes(), "; use a smaller rank or encoding, or raise the limit"));
 }
 
-Fold::Fold(const Options& options, std::unique_ptr<aggregators::Aggregator> aggregator)
-    : state_(options.state),
+Fold::Fold(const Options& options, int threads)
+    : job_(*options.job),
+      state_(options.state),
+      threads_(threads),
       mixed_ranks_(options.job->rule->facts().takes_mixed_ranks),
       job_rank_(RankOf(*options.job->layout)),
-      plan_(options.plan),
-      aggregator_(std::move(aggregator)) {
-  aggregator_->FillPlan(&plan_);
+      plan_(options.plan) {}
+
+absl::StatusOr<std::unique_ptr<aggregators::Aggregator>> Fold::MakeAggregator() const {
+  return job_.rule->Create(job_.config, {state_.get(), plan_.round(), threads_});
 }
 
 int64_t Fold::PlannedRank(int64_t max_rank) const {
@@ -107,6 +110,20 @@ absl::Status Fold::Accumulate(std::span<const WaitingUpdate> updates) {
   }
   MutexLock lock(mutex_);
   return aggregator_->Accumulate(group);
+}
+
+absl::StatusOr<std::string> Fold::Save() {
+  MutexLock lock(mutex_);
+  if (aggregator_ == nullptr) return absl::AbortedError("the round has closed");
+  return aggregator_->Save();
+}
+
+absl::Status Fold::Merge(std::string_view saved) {
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<aggregators::Aggregator> other, MakeAggregator());
+  WEFT_RETURN_IF_ERROR(other->Restore(saved));
+  MutexLock lock(mutex_);
+  if (aggregator_ == nullptr) return absl::AbortedError("the round has closed");
+  return aggregator_->MergeWith(std::move(*other));
 }
 
 absl::Status Fold::Finish() {

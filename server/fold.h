@@ -6,6 +6,8 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -64,6 +66,10 @@ class Fold {
   absl::Status Validate(const aggregators::ClientUpdate& update);
   // All in one pass.
   absl::Status Accumulate(std::span<const WaitingUpdate> updates);
+  // What was folded so far, to be merged elsewhere into a fold of the same options; the bits do not depend on where an
+  // update was folded. ABORTED once finished.
+  absl::StatusOr<std::string> Save();
+  absl::Status Merge(std::string_view saved);
   // Fills what follows; again without effect.
   absl::Status Finish();
   std::shared_ptr<const Adapter> finished;
@@ -86,8 +92,12 @@ class Fold {
   absl::Time retry_at = absl::InfinitePast();
 
  private:
-  Fold(const Options& options, std::unique_ptr<aggregators::Aggregator> aggregator);
+  Fold(const Options& options, int threads);
+  absl::StatusOr<std::unique_ptr<aggregators::Aggregator>> MakeAggregator() const;
+
+  const CheckedJob& job_;
   const std::shared_ptr<const Adapter> state_;
+  const int threads_;
   const bool mixed_ranks_;
   const int64_t job_rank_;
   proto::Plan plan_;  // as the rule fills it

@@ -113,13 +113,10 @@ absl::Status Bench(int64_t clients, int64_t kilobytes, int64_t rounds, int threa
   proto::ApplyDefaults(&limits);
   Engine::Options options;
   options.scenario = scenario;
-  WEFT_ASSIGN_OR_RETURN(options.job, server::CheckJob(scenario.job(), limits));
-  WEFT_ASSIGN_OR_RETURN(const Adapter initial, MakeInitialAdapter(options.job.config.adapter(), base,
-                                                                  options.job.layout, options.job.config.seed()));
-  options.trainer = &trainer;
-  options.population = population.get();
-  options.behaviour = behaviour.get();
-  options.threads = threads;
+  WEFT_ASSIGN_OR_RETURN(const server::CheckedJob checked, server::CheckJob(scenario.job(), limits));
+  WEFT_ASSIGN_OR_RETURN(const Adapter initial,
+                        MakeInitialAdapter(checked.config.adapter(), base, checked.layout, checked.config.seed()));
+  options.site = {&checked, &trainer, population.get(), behaviour.get(), threads};
   options.tokens_per_pass = 4;  // four clients a group
   options.folder = folder + "/run";
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(std::move(options)));

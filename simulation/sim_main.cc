@@ -5,14 +5,17 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "aggregators/core/seeded_noise.h"
@@ -20,10 +23,13 @@
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "common/version.h"
+#include "simulation/ranks/link.h"
+#include "simulation/ranks/workers.h"
 #include "simulation/report/page.h"
 #include "simulation/report/run_folder.h"
 #include "simulation/report/table.h"
 #include "simulation/run/run.h"
+#include "simulation/run/serve.h"
 #include "simulation/scenario/scenario.h"
 
 namespace weft::simulation {
@@ -126,8 +132,21 @@ absl::Status WriteSweep(const std::vector<ScenarioRun>& runs) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ExitCode> Simulate(const std::string& path, const std::vector<std::string>& sets, bool quiet) {
-  WEFT_ASSIGN_OR_RETURN(const std::vector<ScenarioRun> runs, LoadScenario(path, sets));
+// What every rank but the first does.
+absl::StatusOr<ExitCode> ServeRank(Link* link, const std::vector<ScenarioRun>& runs) {
+  Trainers trainers;
+  ServeOptions options;
+  options.link = link;
+  options.scenario = [&](int64_t number) -> absl::StatusOr<proto::Scenario> {
+    if (number >= 0 && number < std::ssize(runs)) return runs[number].scenario;
+    return absl::InvalidArgumentError("has another scenario than rank 0; start all ranks with the same file and --set");
+  };
+  options.trainer = [&](const proto::Scenario& scenario) { return trainers.Open(scenario); };
+  WEFT_RETURN_IF_ERROR(Serve(options));
+  return kExitOk;
+}
+
+absl::StatusOr<ExitCode> Simulate(const std::vector<ScenarioRun>& runs, Workers* workers, bool quiet) {
   Trainers trainers;
   bool failed = false;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -139,6 +158,8 @@ absl::StatusOr<ExitCode> Simulate(const std::string& path, const std::vector<std
     options.scenario = run.scenario;
     options.folder = run.folder;
     options.trainer = [&](const proto::Scenario& scenario) { return trainers.Open(scenario); };
+    options.workers = workers;
+    options.number = static_cast<int64_t>(i);
     options.progress = [&](const proto::RoundStatus& round, int64_t total) {
       line.Show(round, total);
       return !g_stop;
@@ -157,6 +178,29 @@ absl::StatusOr<ExitCode> Simulate(const std::string& path, const std::vector<std
   }
   if (runs.size() > 1) WEFT_RETURN_IF_ERROR(WriteSweep(runs));
   return failed ? kExitJobFailed : kExitOk;
+}
+
+absl::StatusOr<ExitCode> SimulateRank(const std::string& path, const std::vector<std::string>& sets, bool quiet) {
+  WEFT_ASSIGN_OR_RETURN(const std::vector<ScenarioRun> runs, LoadScenario(path, sets));
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link, LinkFromEnvironment());
+  if (link == nullptr) return Simulate(runs, nullptr, quiet);
+  if (link->rank() > 0) return ServeRank(link.get(), runs);
+  Workers workers(link.get());
+  absl::StatusOr<ExitCode> code = Simulate(runs, &workers, quiet);
+  workers.Quit();
+  return code;
+}
+
+// Each rank of a machine its own GPU, of those that may be seen.
+void ChooseGpu() {
+  const char* rank = std::getenv("LOCAL_RANK");
+  if (rank == nullptr) rank = std::getenv("SLURM_LOCALID");
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  int number = 0;
+  if (rank == nullptr || !absl::SimpleAtoi(rank, &number)) return;
+  const std::vector<std::string> devices = absl::StrSplit(visible == nullptr ? "" : visible, ',', absl::SkipEmpty());
+  const std::string chosen = devices.empty() ? absl::StrCat(number) : devices[number % devices.size()];
+  setenv("CUDA_VISIBLE_DEVICES", chosen.c_str(), 1);
 }
 
 int Main(int argc, char** argv) {
@@ -187,7 +231,8 @@ int Main(int argc, char** argv) {
     std::signal(SIGINT, [](int) { g_stop = true; });
     std::signal(SIGTERM, [](int) { g_stop = true; });
     aggregators::AllowSeededNoise();  // a simulation protects nobody's data
-    code = Simulate(scenario, sets, quiet);
+    ChooseGpu();
+    code = SimulateRank(scenario, sets, quiet);
   }
   if (code.ok()) return *code;
   std::fprintf(stderr, "%s\n", ErrorLine("weft-sim", code.status()).c_str());

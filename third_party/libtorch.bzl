@@ -12,6 +12,14 @@ cc_library(
     linkopts = ["-L{path}/lib", "-Wl,--push-state,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--pop-state", {rpaths}],
     visibility = ["//visibility:public"],
 )
+
+# torch.distributed, whose headers end in .hpp.
+cc_library(
+    name = "c10d",
+    hdrs = glob(["include/torch/csrc/distributed/c10d/**/*.hpp"]),
+    visibility = ["//visibility:public"],
+    deps = [":libtorch"],
+)
 """
 
 def _find(ctx):

@@ -59,7 +59,8 @@ void KeepFreedMemory() {
   mallopt(M_MMAP_MAX, 0);  // one heap for all sizes
   mallopt(M_TRIM_THRESHOLD, kGigabyte);
   mallopt(M_TOP_PAD, kGigabyte >> 4);
-  mallopt(M_ARENA_MAX, 1);  // a thread's own heap is returned once it is empty
+  mallopt(M_ARENA_MAX,
+          8);  // few, as each keeps what it once held; not one, which trainers side by side would queue for
 #endif
 }
 

@@ -19,7 +19,7 @@ struct MemoryEstimate {
 
 // Has the C library keep memory that is freed: a step's tensors would otherwise be returned to the system and come back
 // as fresh, zeroed pages, tens of thousands of them a step (a quarter of the time of a cohort's pass in bf16). For the
-// whole process, from now on; threads begun later share the one heap. Does nothing where the C library is not glibc.
+// whole process, from now on. Does nothing where the C library is not glibc.
 void KeepFreedMemory();
 
 // Bytes of memory that this process may still take: the machine's, or its control group's where that is less.

@@ -60,17 +60,17 @@ class CohortTest : public testing::Test {
 
   std::unique_ptr<Cohort> Make(int threads, double tokens_per_pass, std::vector<CohortClient> clients) {
     Cohort::Options options;
-    options.job = {.adapter = job_.config.adapter(), .layout = layout_};
+    options.training.job = {.adapter = job_.config.adapter(), .layout = layout_};
     server::Fold::Options fold{.job = &job_, .state = state_, .plan = PlanOf(""), .updates = 8, .config = &limits_};
-    options.fold = *server::Fold::Create(fold);
-    options.broadcast = state_;
-    options.plan_before_rule = [this](const std::string& client) { return PlanOf(client); };
-    options.trainer = trainer_.get();
-    options.rows = [this](int64_t client, bool flip) -> absl::StatusOr<std::unique_ptr<DataShard>> {
+    options.training.fold = *server::Fold::Create(fold);
+    options.training.broadcast = state_;
+    options.training.plan_before_rule = [this](const std::string& client) { return PlanOf(client); };
+    options.training.trainer = trainer_.get();
+    options.training.rows = [this](int64_t client, bool flip) -> absl::StatusOr<std::unique_ptr<DataShard>> {
       if (flip) flipped_ = client;
       return data_->split("train")->Select({0, static_cast<uint32_t>(client % 10)});
     };
-    options.kept = [](int64_t) { return std::make_shared<const KeptState>(); };
+    options.training.kept = [](int64_t) { return std::make_shared<const KeptState>(); };
     options.threads = threads;
     options.tokens_per_pass = tokens_per_pass;
     return std::make_unique<Cohort>(std::move(options), std::move(clients));
@@ -84,7 +84,7 @@ class CohortTest : public testing::Test {
     return clients;
   }
   static std::string Bytes(const SentUpdate& update) {
-    const auto bytes = update.tensors.bytes();
+    const auto bytes = update.tensors->bytes();
     return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
 
@@ -135,7 +135,7 @@ TEST_F(CohortTest, Take_IsWhatADaemonSends) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(std::as_bytes(result->tensors.bytes()).size(), update->bytes);
   EXPECT_TRUE(std::equal(result->tensors.bytes().begin(), result->tensors.bytes().end(),
-                         update->tensors.bytes().begin(), update->tensors.bytes().end()));
+                         update->tensors->bytes().begin(), update->tensors->bytes().end()));
 }
 
 TEST_F(CohortTest, Take_TrainsAGroupOnlyWhenItIsAskedFor) {
@@ -159,7 +159,7 @@ TEST_F(CohortTest, Take_GivesEachUpdateOnce) {
 TEST_F(CohortTest, Take_AttacksChangeTheUpdateOfTheHostileClientAlone) {
   Open();
   const auto honest = Make(1, 100, Clients(3));
-  const Adapter before = honest->Take(1)->tensors.Decode();
+  const Adapter before = honest->Take(1)->tensors->Decode();
   const std::string other = Bytes(*honest->Take(2));
   proto::HostileConfig hostile;
   hostile.set_factor(3);
@@ -172,12 +172,12 @@ TEST_F(CohortTest, Take_AttacksChangeTheUpdateOfTheHostileClientAlone) {
     EXPECT_EQ(Bytes(*cohort->Take(2)), other);
     return result;
   };
-  const Adapter scaled = attacked("scale")->tensors.Decode(), flipped = attacked("sign_flip")->tensors.Decode();
+  const Adapter scaled = attacked("scale")->tensors->Decode(), flipped = attacked("sign_flip")->tensors->Decode();
   for (size_t i = 0; i < before.values().size(); ++i) {
     EXPECT_NEAR(scaled.values()[i], 3 * before.values()[i], 1e-6);
     EXPECT_NEAR(flipped.values()[i], -3 * before.values()[i], 1e-6);
   }
-  const Adapter noise = attacked("noise")->tensors.Decode();
+  const Adapter noise = attacked("noise")->tensors->Decode();
   double square = 0;
   for (const float value : noise.values()) square += static_cast<double>(value) * value;
   EXPECT_NEAR(std::sqrt(square / static_cast<double>(noise.values().size())), 3, 1.2);

@@ -37,8 +37,8 @@ int64_t LargestCohort(const proto::JobConfig& config, int64_t population) {
 
 // Rounds that this population can't fill.
 absl::Status CheckSelection(const Engine::Options& options) {
-  const proto::JobConfig& config = options.job.config;
-  const int64_t population = options.population->size();
+  const proto::JobConfig& config = options.site.job->config;
+  const int64_t population = options.site.population->size();
   const auto refuse = [&](const std::string& key, int64_t found) {
     return absl::InvalidArgumentError(absl::StrCat(key, ": found ", found, ", expected at most ", population,
                                                    ", the clients of the population; lower it, or raise "
@@ -48,10 +48,10 @@ absl::Status CheckSelection(const Engine::Options& options) {
   if (selection.rule() == "uniform" && selection.clients() > population) {
     return refuse("job.selection.clients", selection.clients());
   }
-  if (options.behaviour->cohorts().has_value()) {
-    for (const std::vector<std::string>& cohort : options.behaviour->cohorts()->cohorts()) {
+  if (options.site.behaviour->cohorts().has_value()) {
+    for (const std::vector<std::string>& cohort : options.site.behaviour->cohorts()->cohorts()) {
       for (const std::string& name : cohort) {
-        if (!options.population->Find(name).ok()) {
+        if (!options.site.population->Find(name).ok()) {
           return absl::InvalidArgumentError(absl::StrCat("behaviour.cohorts: names ", name,
                                                          ", the population has no such "
                                                          "client"));
@@ -67,7 +67,7 @@ absl::Status CheckSelection(const Engine::Options& options) {
 std::vector<std::string> Evaluators(const Engine::Options& options) {
   if (!options.central.empty()) return {kCentral};
   std::vector<std::string> names;
-  for (const int64_t client : options.evaluators) names.push_back(options.population->Name(client));
+  for (const int64_t client : options.evaluators) names.push_back(options.site.population->Name(client));
   return names;
 }
 
@@ -81,17 +81,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Options options) {
 
 absl::Status EngineImpl::Open() {
   WEFT_RETURN_IF_ERROR(CheckSelection(options_));
-  limits_.set_state_dir("none");
-  limits_.set_aggregation_threads(options_.threads);
-  proto::ApplyDefaults(&limits_);
-  proto::JobOffer offer;
-  offer.set_job_id(job_id_ = config().name());
-  offer.set_base_hash(options_.trainer->base_hash());
-  *offer.mutable_task() = config().task();
-  *offer.mutable_adapter() = config().adapter();
-  WEFT_ASSIGN_OR_RETURN(layout_, options_.trainer->PrepareJob(offer));
-  options_.trainer->ResetBase(job_id_);
-
+  job_id_ = config().name();
+  WEFT_ASSIGN_OR_RETURN(layout_, PrepareTrainer(options_.site));
   server::StoredJob stored;
   if (!options_.folder.empty()) WEFT_RETURN_IF_ERROR(OpenJournal(&stored));
   if (stored.id.empty()) WEFT_RETURN_IF_ERROR(StartFresh(&stored));
@@ -102,22 +93,26 @@ absl::Status EngineImpl::Open() {
                                             .memory_bytes = options_.scenario.run().kept_bytes(),
                                             .round = last}));
   now_ = kStart;
-  candidates_ = std::make_shared<VirtualCandidates>(VirtualCandidates::Options{.population = options_.population,
-                                                                               .behaviour = options_.behaviour,
+  candidates_ = std::make_shared<VirtualCandidates>(VirtualCandidates::Options{.population = options_.site.population,
+                                                                               .behaviour = options_.site.behaviour,
                                                                                .now = &now_,
                                                                                .start = kStart,
                                                                                .evaluators = Evaluators(options_)});
   WEFT_RETURN_IF_ERROR(Restore(stored));
-  WEFT_RETURN_IF_ERROR(server::CheckMemory(options_.job, broadcast_->state()->layout(),
-                                           LargestCohort(config(), options_.population->size()), limits_));
-  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<server::Fold> fold, MakeFold(last + 1, 1));
+  proto::CoordinatorConfig limits;
+  limits.set_state_dir("none");
+  proto::ApplyDefaults(&limits);
+  WEFT_RETURN_IF_ERROR(server::CheckMemory(*options_.site.job, broadcast_->state()->layout(),
+                                           LargestCohort(config(), options_.site.population->size()), limits));
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<server::Fold> fold,
+                        MakeFold(options_.site, broadcast_->state(), last + 1, 1));
   roles_local_ = {fold->plan().roles_local().begin(), fold->plan().roles_local().end()};
   stored.history.started = kStart;
   server::JobMachine::Options machine;
   machine.config = config();
   machine.rejoin_grace = kRejoinGrace;
   machine.history = std::move(stored.history);
-  if (options_.job.privacy.has_value()) machine.privacy_rounds = options_.job.privacy->rounds;
+  if (options_.site.job->privacy.has_value()) machine.privacy_rounds = options_.site.job->privacy->rounds;
   machine.candidates = candidates_;
   machine_.emplace(std::move(machine));
   real_commit_ = absl::Now();
@@ -136,12 +131,12 @@ absl::Status EngineImpl::OpenJournal(server::StoredJob* stored) {
 }
 
 absl::Status EngineImpl::StartFresh(server::StoredJob* stored) {
-  Adapter initial = options_.initial == nullptr ? Adapter(options_.job.layout) : options_.initial->Clone();
+  Adapter initial = options_.initial == nullptr ? Adapter(options_.site.job->layout) : options_.initial->Clone();
   if (options_.initial == nullptr) {
-    WEFT_ASSIGN_OR_RETURN(
-        initial, MakeInitialAdapter(config().adapter(), options_.job.base, options_.job.layout, config().seed()));
+    WEFT_ASSIGN_OR_RETURN(initial, MakeInitialAdapter(config().adapter(), options_.site.job->base,
+                                                      options_.site.job->layout, config().seed()));
   }
-  WEFT_ASSIGN_OR_RETURN(Adapter state, options_.job.rule->InitialState(config(), std::move(initial)));
+  WEFT_ASSIGN_OR_RETURN(Adapter state, options_.site.job->rule->InitialState(config(), std::move(initial)));
   initial_ = std::make_shared<const Adapter>(std::move(state));
   stored->id = job_id_;
   stored->config = config();
@@ -173,7 +168,7 @@ absl::Status EngineImpl::Restore(const server::StoredJob& stored) {
     uint64_t step_bytes = 0;
     if (const auto step = stored.base_steps.find(round.status.round()); step != stored.base_steps.end()) {
       WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Adapter> values, read(step->second));
-      WEFT_RETURN_IF_ERROR(options_.trainer->AddToBase(job_id_, round.status.round(), *values));
+      WEFT_RETURN_IF_ERROR(options_.site.trainer->AddToBase(job_id_, round.status.round(), *values));
       step_bytes = values->bytes().size();
       base_steps_.emplace_back(round.status.round(), std::move(values));
     }
@@ -195,10 +190,7 @@ absl::Status EngineImpl::Restore(const server::StoredJob& stored) {
 
 absl::Status EngineImpl::Publish(std::shared_ptr<const server::Broadcast> broadcast) {
   broadcast_ = std::move(broadcast);
-  const std::shared_ptr<const Adapter>& state = broadcast_->state();
-  received_ = *broadcast_->layout() == state->layout()
-                  ? state
-                  : std::make_shared<const Adapter>(Cut(*state, broadcast_->layout()));
+  received_ = ReceivedOf(*broadcast_);
   return absl::OkStatus();
 }
 
@@ -236,7 +228,8 @@ absl::Status EngineImpl::Apply(server::JobActions actions) {
     } else if (const auto* evaluate = std::get_if<server::SendEvaluation>(&action)) {
       evaluations.push_back(*evaluate);
     } else if (const auto* cancel = std::get_if<server::CancelClient>(&action)) {
-      if (attempt_.has_value()) attempt_->works_until.erase(options_.population->Find(cancel->client).value_or(-1));
+      if (attempt_.has_value())
+        attempt_->works_until.erase(options_.site.population->Find(cancel->client).value_or(-1));
     } else if (std::holds_alternative<server::DropRound>(action)) {
       attempt_.reset();
     } else if (std::holds_alternative<server::CommitRound>(action)) {
@@ -269,7 +262,7 @@ proto::JobStatus EngineImpl::Status() const {
   status.set_job_id(job_id_);
   status.set_name(config().name());
   machine_->FillStatus(now_, &status);
-  status.set_adapter_parameters(static_cast<uint64_t>(options_.job.layout->num_elements()));
+  status.set_adapter_parameters(static_cast<uint64_t>(options_.site.job->layout->num_elements()));
   return status;
 }
 
@@ -283,7 +276,7 @@ absl::StatusOr<Adapter> EngineImpl::Export(proto::JobConfig* config) const {
     if (round <= best) steps.push_back(step->Clone());
   }
   *config = this->config();
-  return server::ExportAdapter(Cut(*state, options_.job.layout), steps, options_.job.base, config);
+  return server::ExportAdapter(Cut(*state, options_.site.job->layout), steps, options_.site.job->base, config);
 }
 
 }  // namespace weft::simulation

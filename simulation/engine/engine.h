@@ -15,9 +15,8 @@
 #include "proto/scenario.pb.h"
 #include "proto/status.pb.h"
 #include "server/job/job_history.h"
-#include "server/submit_check.h"
-#include "simulation/behaviour/behaviour.h"
-#include "simulation/population/population.h"
+#include "simulation/cohort/site.h"
+#include "simulation/ranks/workers.h"
 #include "training/trainer.h"
 
 namespace weft::simulation {
@@ -31,24 +30,21 @@ struct ClientEvaluation {
 // One job over a population in simulated time. The round, its selection, rule, fold, journal and stop rules are the
 // coordinator's, the client's half is the daemon's; between them is a call instead of a network, and a queue of events
 // instead of time. Each event is an arrival, a sign of life or a loss at a moment that Behaviour has drawn; updates are
-// computed when they are due to arrive. Same options, same bits, whatever the threads.
+// computed when they are due to arrive. Same options, same bits, whatever the threads and ranks.
 //
 // With a folder, each committed round is durable (server/journal) before the next begins, and so is what clients keep
 // (simulation/states): Create goes on from there. Not thread-safe.
 class Engine {
  public:
   struct Options {
-    proto::Scenario scenario;    // with defaults
-    server::CheckedJob job;      // of scenario.job
-    Trainer* trainer = nullptr;  // of the job's base, of one thread a call, a pass a call; these outlive the engine
+    proto::Scenario scenario;                // with defaults
+    Site site;                               // its trainer is of the job's base, of one thread a call, a pass a call
+    Workers* workers = nullptr;              // other ranks, with the run open, outlive the engine; null: one
     std::shared_ptr<const Adapter> initial;  // of the job's layout, to start from; null: seeded values
-    const Population* population = nullptr;
-    const Behaviour* behaviour = nullptr;
     // What an evaluation of the committed adapter covers: of each of these, evaluation.rows. Empty: `evaluators`
     // evaluate on their own rows instead.
     std::vector<const DataShard*> central;
     std::vector<int64_t> evaluators;
-    int threads = 1;
     double tokens_per_pass = 4096;
     double tokens_per_row = 1;  // about
     std::string folder;         // empty: nothing is written

@@ -55,7 +55,7 @@ absl::Status EngineImpl::Evaluate(const std::vector<server::SendEvaluation>& wan
   } else {
     std::vector<int64_t> clients;
     for (const server::SendEvaluation& action : wanted) {
-      WEFT_ASSIGN_OR_RETURN(const int64_t client, options_.population->Find(action.client));
+      WEFT_ASSIGN_OR_RETURN(const int64_t client, options_.site.population->Find(action.client));
       clients.push_back(client);
     }
     WEFT_ASSIGN_OR_RETURN(std::vector<ClientEvaluation> own, EvaluateOwnRows(plan, clients));
@@ -111,13 +111,13 @@ absl::StatusOr<proto::Evaluation> EngineImpl::EvaluateCentrally(const proto::Eva
   whole.set_rows(0);
   const Adapter adapter = Cut(*received_, layout_);
   std::vector<absl::StatusOr<proto::Evaluation>> results(slices.size(), proto::Evaluation());
-  ParallelFor(options_.threads, static_cast<int64_t>(slices.size()), [&](int64_t begin, int64_t end) {
+  ParallelFor(options_.site.threads, static_cast<int64_t>(slices.size()), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       CohortMember member;
       member.client_id = kCentral;
       member.start = &adapter;
       member.shard = slices[i].get();
-      results[i] = Single(options_.trainer->Evaluate(whole, {&member, 1}, GoOn));
+      results[i] = Single(options_.site.trainer->Evaluate(whole, {&member, 1}, GoOn));
     }
   });
   proto::Evaluation sum;
@@ -135,7 +135,7 @@ absl::StatusOr<std::vector<ClientEvaluation>> EngineImpl::EvaluateOwnRows(const 
                                                                           const std::vector<int64_t>& clients) {
   const auto slices = static_cast<int64_t>((clients.size() + kClientsPerSlice - 1) / kClientsPerSlice);
   std::vector<absl::StatusOr<std::vector<ClientEvaluation>>> results(slices, std::vector<ClientEvaluation>());
-  ParallelFor(options_.threads, slices, [&](int64_t begin, int64_t end) {
+  ParallelFor(options_.site.threads, slices, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const size_t first = i * kClientsPerSlice;
       results[i] =
@@ -160,22 +160,22 @@ absl::StatusOr<std::vector<ClientEvaluation>> EngineImpl::EvaluateSlice(const pr
   std::vector<CohortMember> members;
   std::vector<ClientEvaluation> evaluations;
   for (const int64_t client : clients) {
-    if (options_.population->TestRows(client) == 0) continue;
+    if (options_.site.population->TestRows(client) == 0) continue;
     const LocalJob job = {
-        .adapter = config().adapter(), .layout = layout_, .max_rank = options_.behaviour->MaxRankOf(client)};
+        .adapter = config().adapter(), .layout = layout_, .max_rank = options_.site.behaviour->MaxRankOf(client)};
     WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const KeptState> kept, states_->Get(client));
     WEFT_ASSIGN_OR_RETURN(Adapter adapter, EvaluatedAdapter(job, plan, *received_, *kept));
-    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<DataShard> rows, options_.population->Test(client));
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<DataShard> rows, options_.site.population->Test(client));
     locals.push_back({std::move(adapter), std::move(rows)});
     CohortMember& member = members.emplace_back();
-    member.client_id = options_.population->Name(client);
+    member.client_id = options_.site.population->Name(client);
     member.start = &locals.back().adapter;
     member.shard = locals.back().rows.get();
     evaluations.push_back({.client = client, .figures = {}});
   }
   if (members.empty()) return evaluations;
   WEFT_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<proto::Evaluation>> results,
-                        options_.trainer->Evaluate(plan, members, GoOn));
+                        options_.site.trainer->Evaluate(plan, members, GoOn));
   for (size_t i = 0; i < results.size(); ++i) {
     WEFT_ASSIGN_OR_RETURN(evaluations[i].figures, std::move(results[i]));
   }

@@ -58,7 +58,7 @@ struct Attempt {
 
 class EngineImpl final : public Engine {
  public:
-  explicit EngineImpl(Options options) : options_(std::move(options)), downloads_(options_.population->size()) {}
+  explicit EngineImpl(Options options) : options_(std::move(options)), downloads_(options_.site.population->size()) {}
 
   // Makes what a run begins or goes on with.
   absl::Status Open();
@@ -72,7 +72,7 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Adapter> Export(proto::JobConfig* config) const override;
 
  private:
-  const proto::JobConfig& config() const { return options_.job.config; }
+  const proto::JobConfig& config() const { return options_.site.job->config; }
 
   // engine.cc
   absl::Status OpenJournal(server::StoredJob* stored);
@@ -85,11 +85,11 @@ class EngineImpl final : public Engine {
   absl::Status Publish(std::shared_ptr<const server::Broadcast> broadcast);
 
   // engine_rounds.cc
-  absl::StatusOr<std::shared_ptr<server::Fold>> MakeFold(int64_t round, int64_t updates) const;
   absl::Status OpenAttempt(const server::OpenRound& open);
   absl::StatusOr<Timeline> TimelineOf(const server::OpenRound& open, int64_t client);
   void Schedule(int64_t client, const Timeline& timeline);
-  std::unique_ptr<Cohort> MakeCohort(int64_t round, std::vector<CohortClient> clients) const;
+  std::unique_ptr<Cohort> MakeCohort(std::vector<CohortClient> clients) const;
+  int64_t WorkOf(int64_t rows) const;
   absl::Status Handle(const Event& event);
   absl::Status ShowSign(const Event& event, const std::string& name);
   absl::Status Answer(int64_t client, const std::string& name);
@@ -110,7 +110,6 @@ class EngineImpl final : public Engine {
 
   const Options options_;
   std::string job_id_;
-  proto::CoordinatorConfig limits_;  // of folds
   std::shared_ptr<const Layout> layout_;
   std::unique_ptr<server::Journal> journal_;  // null: no folder
   std::unique_ptr<ClientStates> states_;

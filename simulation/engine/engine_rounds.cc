@@ -10,7 +10,6 @@
 #include "aggregators/core/state.h"
 #include "common/status_macros.h"
 #include "server/job/duration.h"
-#include "server/round/plan.h"
 #include "simulation/engine/engine_impl.h"
 #include "training/data/schedule.h"
 
@@ -22,35 +21,31 @@ constexpr int64_t kSignsPerTimeout = 2;
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<server::Fold>> EngineImpl::MakeFold(int64_t round, int64_t updates) const {
-  server::Fold::Options options;
-  options.job = &options_.job;
-  options.state = broadcast_->state();
-  options.plan = server::PlanBeforeRule(config(), job_id_, round, "");
-  options.updates = updates;
-  options.config = &limits_;
-  return server::Fold::Create(options);
-}
-
 absl::Status EngineImpl::OpenAttempt(const server::OpenRound& open) {
   ++attempts_;
   events_ = {};
   attempt_.emplace();
-  WEFT_ASSIGN_OR_RETURN(attempt_->fold, MakeFold(open.round, static_cast<int64_t>(open.cohort.size())));
+  const auto updates = static_cast<int64_t>(open.cohort.size());
+  WEFT_ASSIGN_OR_RETURN(attempt_->fold, MakeFold(options_.site, broadcast_->state(), open.round, updates));
+  if (options_.workers != nullptr) {
+    WEFT_RETURN_IF_ERROR(options_.workers->OpenAttempt(open.round, updates, *broadcast_->state(), base_steps_));
+  }
 
   std::vector<std::pair<absl::Duration, CohortClient>> arrivals;
   for (const std::string& name : open.cohort) {
-    WEFT_ASSIGN_OR_RETURN(const int64_t client, options_.population->Find(name));
+    WEFT_ASSIGN_OR_RETURN(const int64_t client, options_.site.population->Find(name));
     WEFT_ASSIGN_OR_RETURN(const Timeline timeline, TimelineOf(open, client));
     Schedule(client, timeline);
     if (!timeline.answers()) continue;
-    const int64_t batch = std::min(options_.population->TrainRows(client), config().training().batch_size());
+    const int64_t rows = options_.site.population->TrainRows(client);
+    const int64_t batch = std::min(rows, config().training().batch_size());
     arrivals.emplace_back(timeline.uploaded,
                           CohortClient{.index = client,
                                        .name = name,
-                                       .max_rank = options_.behaviour->MaxRankOf(client),
-                                       .hostile = options_.behaviour->HostileOf(client),
-                                       .tokens = static_cast<double>(batch) * options_.tokens_per_row});
+                                       .max_rank = options_.site.behaviour->MaxRankOf(client),
+                                       .hostile = options_.site.behaviour->HostileOf(client),
+                                       .tokens = static_cast<double>(batch) * options_.tokens_per_row,
+                                       .work = static_cast<double>(WorkOf(rows))});
   }
   // As they will be asked for.
   std::sort(arrivals.begin(), arrivals.end(), [](const auto& a, const auto& b) {
@@ -58,40 +53,39 @@ absl::Status EngineImpl::OpenAttempt(const server::OpenRound& open) {
   });
   std::vector<CohortClient> clients;
   for (auto& [at, client] : arrivals) clients.push_back(std::move(client));
-  attempt_->cohort = MakeCohort(open.round, std::move(clients));
+  attempt_->cohort = MakeCohort(std::move(clients));
   return absl::OkStatus();
+}
+
+// Rows that a client of so many goes through.
+int64_t EngineImpl::WorkOf(int64_t rows) const {
+  const proto::TrainingConfig& training = config().training();
+  return StepsFor(training, rows) * training.accumulation() * std::min(rows, training.batch_size());
 }
 
 // Of a client that gets its plan now, and downloads what it lacks.
 absl::StatusOr<Timeline> EngineImpl::TimelineOf(const server::OpenRound& open, int64_t client) {
-  const proto::TrainingConfig& training = config().training();
-  const int64_t rows = options_.population->TrainRows(client);
-  const int64_t rank = attempt_->fold->PlannedRank(options_.behaviour->MaxRankOf(client));
+  const int64_t rows = options_.site.population->TrainRows(client);
+  const int64_t rank = attempt_->fold->PlannedRank(options_.site.behaviour->MaxRankOf(client));
   WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> sent, attempt_->fold->SentAt(rank));
   WEFT_ASSIGN_OR_RETURN(const Encoding encoding, ParseEncoding(config().encoding().values()));
   Work work;
-  work.rows = StepsFor(training, rows) * training.accumulation() * std::min(rows, training.batch_size());
+  work.rows = WorkOf(rows);
   work.bytes_down = downloads_.BytesFor(client, *broadcast_);
   work.bytes_up = EncodedBytes(*sent, encoding, config().encoding().density());
   machine_->AddBytes(0, work.bytes_down);
   notes_.add_downloaded(static_cast<uint32_t>(client));
   downloads_.Done(client);
-  return options_.behaviour->TimelineOf({client, open.round, open.attempt, now_ - kStart}, work);
+  return options_.site.behaviour->TimelineOf({client, open.round, open.attempt, now_ - kStart}, work);
 }
 
-std::unique_ptr<Cohort> EngineImpl::MakeCohort(int64_t round, std::vector<CohortClient> clients) const {
+std::unique_ptr<Cohort> EngineImpl::MakeCohort(std::vector<CohortClient> clients) const {
   Cohort::Options options;
-  options.job = {.adapter = config().adapter(), .layout = layout_};
-  options.fold = attempt_->fold;
-  options.broadcast = received_;
-  options.plan_before_rule = [this, round](const std::string& client) {
-    return server::PlanBeforeRule(config(), job_id_, round, client);
-  };
-  options.trainer = options_.trainer;
-  options.rows = [this](int64_t client, bool flip) { return options_.population->Train(client, flip); };
-  options.kept = [this](int64_t client) { return states_->Get(client); };
-  options.threads = options_.threads;
+  options.training = TrainingOf(options_.site, layout_, attempt_->fold, received_,
+                                [this](int64_t client) { return states_->Get(client); });
+  options.threads = options_.site.threads;
   options.tokens_per_pass = options_.tokens_per_pass;
+  options.workers = options_.workers;
   return std::make_unique<Cohort>(std::move(options), std::move(clients));
 }
 
@@ -121,7 +115,7 @@ void EngineImpl::Schedule(int64_t client, const Timeline& timeline) {
 }
 
 absl::Status EngineImpl::Handle(const Event& event) {
-  const std::string name = event.kind == Event::Kind::kTick ? "" : options_.population->Name(event.client);
+  const std::string name = event.kind == Event::Kind::kTick ? "" : options_.site.population->Name(event.client);
   switch (event.kind) {
     case Event::Kind::kLost:
       return Apply(machine_->OnLost(name, now_));
@@ -161,15 +155,17 @@ absl::Status EngineImpl::Answer(int64_t client, const std::string& name) {
     return Apply(machine_->OnFailure(name, round, std::string(sent.status().message()), now_));
   }
   machine_->AddBytes(sent->bytes, 0);
-  const absl::Status valid =
-      attempt_->fold->Validate({name, sent->facts.examples(), sent->tensors, sent->facts.rank()});
-  if (!valid.ok()) {
-    if (!absl::IsInvalidArgument(valid)) return valid;
+  if (!sent->valid.ok()) {
+    if (!absl::IsInvalidArgument(sent->valid)) return sent->valid;
     notes_.set_refused(notes_.refused() + 1);
-    return Apply(machine_->OnFailure(name, round, std::string(valid.message()), now_));
+    return Apply(machine_->OnFailure(name, round, std::string(sent->valid.message()), now_));
   }
   WEFT_ASSIGN_OR_RETURN(server::JobActions actions, machine_->OnUpdate(sent->facts, now_));
-  attempt_->waiting.push_back({std::move(sent->facts), std::move(sent->tensors), 0});
+  if (sent->tensors.has_value()) {
+    attempt_->waiting.push_back({std::move(sent->facts), *std::move(sent->tensors), 0});
+  } else {
+    WEFT_RETURN_IF_ERROR(options_.workers->Accept(sent->rank, client));
+  }
   states_->Stage(client, std::move(sent->next));
   if (attempt_->waiting.size() >= server::Fold::kLargestGroup) WEFT_RETURN_IF_ERROR(FoldWaiting());
   return Apply(std::move(actions));
@@ -184,6 +180,7 @@ absl::Status EngineImpl::FoldWaiting() {
 
 absl::Status EngineImpl::Commit() {
   WEFT_RETURN_IF_ERROR(FoldWaiting());
+  if (options_.workers != nullptr) WEFT_RETURN_IF_ERROR(options_.workers->MergeInto(attempt_->fold.get()));
   WEFT_RETURN_IF_ERROR(attempt_->fold->Finish());
   const std::shared_ptr<server::Fold> fold = attempt_->fold;
   attempt_.reset();
@@ -191,7 +188,7 @@ absl::Status EngineImpl::Commit() {
 
   for (const std::string& role : downloads_.Publish(*fold->broadcast, round)) notes_.add_changed_roles(role);
   if (fold->base_step != nullptr) {
-    WEFT_RETURN_IF_ERROR(options_.trainer->AddToBase(job_id_, round, *fold->base_step));
+    WEFT_RETURN_IF_ERROR(options_.site.trainer->AddToBase(job_id_, round, *fold->base_step));
     base_steps_.emplace_back(round, fold->base_step);
   }
   const proto::RoundStatus summary = Summarise(round);
@@ -219,7 +216,7 @@ absl::Status EngineImpl::Record(const server::Fold& fold, const proto::RoundStat
 
 proto::RoundStatus EngineImpl::Summarise(int64_t round) {
   proto::RoundStatus summary = machine_->Summary(now_);
-  if (const auto spent = options_.job.rule->Spent(config(), round); spent.has_value()) {
+  if (const auto spent = options_.site.job->rule->Spent(config(), round); spent.has_value()) {
     summary.set_epsilon(spent->epsilon);
   }
   notes_.set_clock_us(absl::ToInt64Microseconds(now_ - kStart));

@@ -71,13 +71,10 @@ class EngineTest : public testing::Test {
     if (!job.ok()) return job.status();
     Engine::Options options;
     options.scenario = scenario_;
-    options.job = *std::move(job);
-    options.trainer = trainer_.get();
-    options.population = population_.get();
-    options.behaviour = behaviour_.get();
+    job_ = *std::move(job);
+    options.site = {&job_, trainer_.get(), population_.get(), behaviour_.get(), threads};
     if (scenario_.evaluation().central()) options.central = population_->central();
     for (int64_t i = 0; i < scenario_.evaluation().clients(); ++i) options.evaluators.push_back(i);
-    options.threads = threads;
     options.tokens_per_pass = 24;
     options.tokens_per_row = population_->tokens_per_row();
     options.folder = folder;
@@ -129,6 +126,7 @@ class EngineTest : public testing::Test {
   const std::string base_, data_, folder_;
   proto::Scenario scenario_;
   absl::Status train_status_;
+  server::CheckedJob job_;
   FakeTrainer::Options trainer_options_;
   std::unique_ptr<FakeTrainer> trainer_;
   std::unique_ptr<Population> population_;

@@ -26,6 +26,7 @@
 #include "simulation/engine/engine.h"
 #include "simulation/population/population.h"
 #include "simulation/report/run_folder.h"
+#include "simulation/scenario/scenario.h"
 
 namespace weft::simulation {
 namespace {
@@ -38,63 +39,6 @@ constexpr double kTokensPerPass = 512;
 constexpr double kTokensPerPassOfDevice = 32768;
 
 std::string Megabytes(int64_t bytes) { return absl::StrFormat("%d MB", (bytes + 999'999) / 1'000'000); }
-
-absl::StatusOr<std::map<std::string, DataFolder>> OpenData(const proto::PopulationConfig& config) {
-  std::map<std::string, DataFolder> data;
-  if (config.partition() != "folders") {
-    WEFT_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(config.data()));
-    data.emplace(config.data(), std::move(folder));
-    return data;
-  }
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(config.data(), error)) {
-    if (!entry.is_directory()) continue;
-    WEFT_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(entry.path().string()));
-    data.emplace(entry.path().filename().string(), std::move(folder));
-  }
-  if (!data.empty()) return data;
-  return absl::NotFoundError(
-      absl::StrCat("population.data: ", config.data(), " holds no folders, expected one data folder for each client"));
-}
-
-// The job with what its files say, checked.
-absl::StatusOr<server::CheckedJob> CheckedJobOf(const proto::Scenario& scenario, const Trainer& trainer,
-                                                const Population& population) {
-  proto::JobConfig job = scenario.job();
-  WEFT_ASSIGN_OR_RETURN(*job.mutable_base()->mutable_config_json(), ReadFile(job.base().path() + "/config.json"));
-  job.mutable_base()->set_hash(trainer.base_hash());
-  if (!job.task().labels_file().empty()) {
-    WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(job.task().labels_file()));
-    for (const absl::string_view label : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-      job.mutable_task()->add_labels(std::string(label));
-    }
-  }
-  if (job.task().type() != population.task()) {
-    return absl::InvalidArgumentError(absl::StrCat("job.task.type: found ", job.task().type(), ", the data are for ",
-                                                   population.task(), "; prepare them for the job's task"));
-  }
-  if (job.task().labels().empty()) {
-    for (const std::string& label : population.labels()) job.mutable_task()->add_labels(label);
-  }
-  if (!std::equal(job.task().labels().begin(), job.task().labels().end(), population.labels().begin(),
-                  population.labels().end())) {
-    return absl::InvalidArgumentError(absl::StrCat("job.task.labels: found ", absl::StrJoin(job.task().labels(), ", "),
-                                                   ", the data have ", absl::StrJoin(population.labels(), ", "),
-                                                   "; leave them out, or prepare the data with these"));
-  }
-  proto::CoordinatorConfig limits;
-  limits.set_state_dir("none");
-  proto::ApplyDefaults(&limits);
-  return server::CheckJob(std::move(job), limits);
-}
-
-// Tokens that a row brings to a pass.
-double TokensPerRow(const server::CheckedJob& job, const Population& population) {
-  if (job.base.transformer.has_value() && job.base.transformer->patches.has_value()) {
-    return 1 + static_cast<double>(job.base.transformer->patches->count());
-  }
-  return population.tokens_per_row();
-}
 
 // `count` clients, the same in every run of a population.
 std::vector<int64_t> SomeClients(int64_t count, const Population& population, uint64_t seed) {
@@ -164,22 +108,22 @@ absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto
   return clients;
 }
 
-RunSummary SummaryOf(const Engine& engine, const server::CheckedJob& job, const Population& population,
-                     const Trainer& trainer, int threads) {
+RunSummary SummaryOf(const Engine& engine, const PreparedRun& prepared) {
   const proto::JobStatus status = engine.Status();
   RunSummary summary;
   summary.state = status.state() == proto::FINISHED ? "finished" : "failed";
   summary.message = status.message();
   summary.version = kVersion;
-  summary.device = trainer.device();
-  summary.threads = threads;
-  summary.population = population.size();
-  summary.parameters = job.layout->num_elements();
+  summary.device = prepared.trainer->device();
+  summary.threads = prepared.threads;
+  summary.population = prepared.population->size();
+  summary.parameters = prepared.job->layout->num_elements();
   summary.best_round = status.best_round();
   summary.best_accuracy = status.best_accuracy();
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   summary.peak_memory_mb = static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+  const server::CheckedJob& job = *prepared.job;
   if (const auto spent = job.rule->Spent(job.config, 1); spent.has_value()) summary.delta = spent->delta;
   return summary;
 }
@@ -198,52 +142,40 @@ absl::Status WriteAdapter(const std::string& folder, const Engine& engine, const
 
 }  // namespace
 
-int ThreadsOf(const proto::Scenario& scenario) {
-  if (scenario.run().threads() > 0) return static_cast<int>(scenario.run().threads());
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   const proto::Scenario& scenario = options.scenario;
   if (IsFinished(options.folder, scenario)) return RunEnd::kFinishedBefore;
-  Population::Options made{.config = scenario.population(),
-                           .seed = scenario.job().seed(),
-                           .data = {},
-                           .evaluation_split = scenario.job().evaluation().split()};
-  WEFT_ASSIGN_OR_RETURN(made.data, OpenData(scenario.population()));
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Population> population, Population::Create(std::move(made)));
-  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Behaviour> behaviour,
-                        Behaviour::Create({scenario.behaviour(), population->size(), scenario.job().seed()}));
-  WEFT_ASSIGN_OR_RETURN(Trainer * trainer, options.trainer(scenario));
-
-  const int threads = trainer->device().starts_with("cpu") ? ThreadsOf(scenario) : 1;
+  WEFT_ASSIGN_OR_RETURN(const PreparedRun prepared, Prepare(scenario, options.trainer, LocalRanks()));
+  const server::CheckedJob& job = *prepared.job;
+  const Population& population = *prepared.population;
+  Trainer* const trainer = prepared.trainer;
   Engine::Options engine_options;
   engine_options.scenario = scenario;
-  WEFT_ASSIGN_OR_RETURN(engine_options.job, CheckedJobOf(scenario, *trainer, *population));
-  const server::CheckedJob job = engine_options.job;
+  engine_options.site = prepared.site();
   if (!scenario.job().warm_start().empty()) {
     WEFT_ASSIGN_OR_RETURN(Adapter initial,
                           ReadPeftFolder(scenario.job().warm_start(), job.layout, job.base, job.config.task().type()));
     WEFT_RETURN_IF_ERROR(CheckFinite(initial));
     engine_options.initial = std::make_shared<const Adapter>(std::move(initial));
   }
-  engine_options.trainer = trainer;
-  engine_options.population = population.get();
-  engine_options.behaviour = behaviour.get();
+  engine_options.workers = options.workers;
   if (scenario.evaluation().central()) {
-    engine_options.central = population->central();
+    engine_options.central = population.central();
   } else {
-    engine_options.evaluators = SomeClients(scenario.evaluation().clients(), *population, scenario.job().seed());
+    engine_options.evaluators = SomeClients(scenario.evaluation().clients(), population, scenario.job().seed());
   }
-  engine_options.threads = threads;
   engine_options.tokens_per_pass = scenario.run().tokens_per_pass() > 0
                                        ? static_cast<double>(scenario.run().tokens_per_pass())
                                    : trainer->device().starts_with("cpu") ? kTokensPerPass
                                                                           : kTokensPerPassOfDevice;
-  engine_options.tokens_per_row = TokensPerRow(job, *population);
+  engine_options.tokens_per_row = prepared.TokensPerRow();
   engine_options.folder = options.folder;
-  WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, *population, engine_options.tokens_per_row, threads));
+  WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, population, engine_options.tokens_per_row, prepared.threads));
 
+  if (options.workers != nullptr) {
+    WEFT_RETURN_IF_ERROR(
+        options.workers->OpenRun(options.number, FingerprintOf(scenario), prepared.trainer->base_hash()));
+  }
   // First, so that a folder of another scenario is left alone.
   WEFT_RETURN_IF_ERROR(RunFolder::Open(options.folder, scenario, {}).status());
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(std::move(engine_options)));
@@ -261,9 +193,9 @@ absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   const proto::JobState state = engine->Status().state();
   if (state != proto::FINISHED && state != proto::FAILED) return RunEnd::kStopped;
   WEFT_ASSIGN_OR_RETURN(const std::vector<ClientFigures> clients,
-                        FiguresOf(*engine, scenario, job, *population, *behaviour));
+                        FiguresOf(*engine, scenario, job, population, *prepared.behaviour));
   WEFT_RETURN_IF_ERROR(WriteAdapter(options.folder + "/adapter", *engine, job));
-  WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, job, *population, *trainer, threads), clients));
+  WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, prepared), clients));
   return state == proto::FINISHED ? RunEnd::kFinished : RunEnd::kFailed;
 }
 

@@ -10,7 +10,8 @@
 #include "absl/status/statusor.h"
 #include "proto/scenario.pb.h"
 #include "proto/status.pb.h"
-#include "training/trainer.h"
+#include "simulation/ranks/workers.h"
+#include "simulation/run/prepare.h"
 
 namespace weft::simulation {
 
@@ -18,11 +19,11 @@ namespace weft::simulation {
 struct RunOptions {
   proto::Scenario scenario;  // with defaults, without a sweep
   std::string folder;        // of its results; a run that was cut off goes on there
-  // The trainer for a base folder and device, of one thread and one pass a call; it may be shared by runs one after
-  // another.
-  std::function<absl::StatusOr<Trainer*>(const proto::Scenario& scenario)> trainer;
+  TrainerFor trainer;
   // Called after each round, `total` as far as is known; false: stop, to be gone on with later.
   std::function<bool(const proto::RoundStatus& round, int64_t total)> progress;
+  Workers* workers = nullptr;  // other ranks; null: one
+  int64_t number = 0;          // of the run in its scenario's file, as ServeOptions counts
 };
 
 enum class RunEnd { kFinished, kFailed, kStopped, kFinishedBefore };
@@ -32,9 +33,6 @@ enum class RunEnd { kFinished, kFailed, kStopped, kFinishedBefore };
 // NOT_FOUND of the scenario, its base and data; RESOURCE_EXHAUSTED: more memory than run.memory_bytes, or a full disk;
 // goes on from the last committed round when called again.
 absl::StatusOr<RunEnd> CarryOut(const RunOptions& options);
-
-// Threads that a scenario asks for, on this machine.
-int ThreadsOf(const proto::Scenario& scenario);
 
 }  // namespace weft::simulation
 

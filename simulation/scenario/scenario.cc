@@ -1,5 +1,7 @@
 #include "simulation/scenario/scenario.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <filesystem>
@@ -7,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/hash.h"
 #include "common/status_macros.h"
 #include "config/yaml.h"
 #include "server/submit_check.h"
@@ -127,6 +130,27 @@ absl::StatusOr<std::vector<ScenarioRun>> LoadScenario(const std::string& path,
     while (i > 0 && ++at[i - 1] == axes[i - 1].second.size()) at[--i] = 0;
     if (i == 0) return runs;
   }
+}
+
+std::string FingerprintOf(const proto::Scenario& scenario) {
+  proto::Scenario bare = scenario;
+  bare.mutable_job()->mutable_base()->clear_path();
+  bare.mutable_job()->mutable_task()->clear_labels_file();
+  bare.mutable_job()->clear_warm_start();
+  bare.mutable_population()->clear_data();
+  const int64_t per_pass = scenario.run().tokens_per_pass();
+  bare.clear_run();
+  bare.mutable_run()->set_tokens_per_pass(per_pass);
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    bare.SerializeToCodedStream(&coded);
+  }
+  Sha256 sha;
+  sha.Update(bytes);
+  return ToHex(sha.Finish());
 }
 
 }  // namespace weft::simulation

@@ -24,6 +24,9 @@ struct ScenarioRun {
 absl::StatusOr<std::vector<ScenarioRun>> LoadScenario(const std::string& path,
                                                       const std::vector<std::string>& overrides);
 
+// Of everything that decides a run's bits but the contents of files: equal on all machines that run the same one.
+std::string FingerprintOf(const proto::Scenario& scenario);
+
 }  // namespace weft::simulation
 
 #endif  // WEFT_SIMULATION_SCENARIO_SCENARIO_H_

@@ -1,0 +1,120 @@
+#include "simulation/ranks/workers.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "simulation/ranks/convert.h"
+
+namespace weft::simulation {
+
+absl::Status Workers::Send(int rank, const Command& command) { return link_->Send(rank, command.SerializeAsString()); }
+
+absl::Status Workers::SendAll(const Command& command) {
+  const std::string bytes = command.SerializeAsString();
+  for (int rank = 1; rank < ranks(); ++rank) WEFT_RETURN_IF_ERROR(link_->Send(rank, bytes));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Answer> Workers::ReceiveAnswer(int rank) {
+  WEFT_ASSIGN_OR_RETURN(const std::string bytes, link_->Receive(rank));
+  Answer answer;
+  if (!answer.ParseFromString(bytes)) return absl::InternalError(absl::StrCat("rank ", rank, ": a garbled answer"));
+  if (answer.code() != 0) return StatusOf(answer.code(), absl::StrCat("rank ", rank, ": ", answer.message()));
+  return answer;
+}
+
+absl::Status Workers::OpenRun(int64_t number, const std::string& fingerprint, const std::string& base_hash) {
+  steps_sent_ = 0;
+  Command command;
+  command.mutable_run()->set_number(number);
+  command.mutable_run()->set_fingerprint(fingerprint);
+  command.mutable_run()->set_base_hash(base_hash);
+  return SendAll(command);
+}
+
+absl::Status Workers::OpenAttempt(int64_t round, int64_t updates, const Adapter& state,
+                                  const std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>>& base_steps) {
+  for (FoldClients& fold : folds_) fold.Clear();
+  Command command;
+  command.mutable_attempt()->set_round(round);
+  command.mutable_attempt()->set_updates(updates);
+  ToMessage(state, command.mutable_attempt()->mutable_state());
+  for (; steps_sent_ < base_steps.size(); ++steps_sent_) {
+    BaseStep& step = *command.mutable_attempt()->add_base_steps();
+    step.set_round(base_steps[steps_sent_].first);
+    ToMessage(*base_steps[steps_sent_].second, step.mutable_step());
+  }
+  return SendAll(command);
+}
+
+absl::Status Workers::Train(int rank, const std::vector<std::vector<int64_t>>& groups,
+                            const std::function<absl::StatusOr<std::shared_ptr<const KeptState>>(int64_t)>& kept) {
+  Command command;
+  for (const std::vector<int64_t>& clients : groups) {
+    TrainGroups::Group& group = *command.mutable_train()->add_groups();
+    for (const int64_t index : clients) {
+      TrainGroups::Client& client = *group.add_clients();
+      client.set_index(index);
+      WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const KeptState> state, kept(index));
+      if (!state->empty()) ToMessage(*state, client.mutable_kept());
+    }
+  }
+  return Send(rank, command);
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<SentUpdate>>> Workers::Trained(int rank) {
+  WEFT_ASSIGN_OR_RETURN(Answer answer, ReceiveAnswer(rank));
+  std::vector<absl::StatusOr<SentUpdate>> results;
+  for (simulation::Trained& trained : *answer.mutable_trained()) {
+    if (trained.code() != 0) {
+      results.emplace_back(StatusOf(trained.code(), trained.message()));
+      continue;
+    }
+    SentUpdate sent{.facts = std::move(*trained.mutable_facts()),
+                    .tensors = std::nullopt,
+                    .rank = rank,
+                    .bytes = trained.bytes(),
+                    .valid = StatusOf(trained.valid_code(), trained.valid_message()),
+                    .next = {}};
+    WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const KeptState> next, FromMessage(trained.next()));
+    sent.next = *next;
+    results.emplace_back(std::move(sent));
+  }
+  return results;
+}
+
+absl::Status Workers::Accept(int rank, int64_t client) {
+  folds_[rank].add_clients(client);
+  return folds_[rank].clients_size() < static_cast<int>(server::Fold::kLargestGroup) ? absl::OkStatus()
+                                                                                     : SendAccepted(rank);
+}
+
+absl::Status Workers::SendAccepted(int rank) {
+  Command command;
+  *command.mutable_fold() = std::move(folds_[rank]);
+  folds_[rank].Clear();
+  return command.fold().clients().empty() ? absl::OkStatus() : Send(rank, command);
+}
+
+absl::Status Workers::MergeInto(server::Fold* fold) {
+  Command share;
+  share.mutable_share();
+  for (int rank = 1; rank < ranks(); ++rank) {
+    WEFT_RETURN_IF_ERROR(SendAccepted(rank));
+    WEFT_RETURN_IF_ERROR(Send(rank, share));
+  }
+  for (int rank = 1; rank < ranks(); ++rank) {
+    WEFT_ASSIGN_OR_RETURN(const Answer answer, ReceiveAnswer(rank));
+    if (answer.folded() == 0) continue;
+    WEFT_ASSIGN_OR_RETURN(const std::string sum, link_->Receive(rank));
+    WEFT_RETURN_IF_ERROR(fold->Merge(sum));
+  }
+  return absl::OkStatus();
+}
+
+void Workers::Quit() {
+  Command command;
+  command.mutable_quit();
+  for (int rank = 1; rank < ranks(); ++rank) Send(rank, command).IgnoreError();
+}
+
+}  // namespace weft::simulation
