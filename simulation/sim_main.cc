@@ -133,7 +133,7 @@ absl::Status WriteSweep(const std::vector<ScenarioRun>& runs) {
 }
 
 // What every rank but the first does.
-absl::StatusOr<ExitCode> ServeRank(Link* link, const std::vector<ScenarioRun>& runs) {
+absl::StatusOr<int> ServeRank(Link* link, const std::vector<ScenarioRun>& runs) {
   Trainers trainers;
   ServeOptions options;
   options.link = link;
@@ -142,11 +142,10 @@ absl::StatusOr<ExitCode> ServeRank(Link* link, const std::vector<ScenarioRun>& r
     return absl::InvalidArgumentError("has another scenario than rank 0; start all ranks with the same file and --set");
   };
   options.trainer = [&](const proto::Scenario& scenario) { return trainers.Open(scenario); };
-  WEFT_RETURN_IF_ERROR(Serve(options));
-  return kExitOk;
+  return Serve(options);
 }
 
-absl::StatusOr<ExitCode> Simulate(const std::vector<ScenarioRun>& runs, Workers* workers, bool quiet) {
+absl::StatusOr<int> Simulate(const std::vector<ScenarioRun>& runs, Workers* workers, bool quiet) {
   Trainers trainers;
   bool failed = false;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -180,14 +179,14 @@ absl::StatusOr<ExitCode> Simulate(const std::vector<ScenarioRun>& runs, Workers*
   return failed ? kExitJobFailed : kExitOk;
 }
 
-absl::StatusOr<ExitCode> SimulateRank(const std::string& path, const std::vector<std::string>& sets, bool quiet) {
+absl::StatusOr<int> SimulateRank(const std::string& path, const std::vector<std::string>& sets, bool quiet) {
   WEFT_ASSIGN_OR_RETURN(const std::vector<ScenarioRun> runs, LoadScenario(path, sets));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link, LinkFromEnvironment());
   if (link == nullptr) return Simulate(runs, nullptr, quiet);
   if (link->rank() > 0) return ServeRank(link.get(), runs);
   Workers workers(link.get());
-  absl::StatusOr<ExitCode> code = Simulate(runs, &workers, quiet);
-  workers.Quit();
+  absl::StatusOr<int> code = Simulate(runs, &workers, quiet);
+  workers.Quit(code.ok() ? *code : ExitCodeFor(code.status()));
   return code;
 }
 
@@ -221,7 +220,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : (app.exit(error), kExitUsage);
   }
-  absl::StatusOr<ExitCode> code = kExitOk;
+  absl::StatusOr<int> code = kExitOk;
   if (*compare) {
     const absl::Status status = WriteComparison(out, folders);
     if (!status.ok()) code = status;

@@ -16,7 +16,7 @@ class Link {
   virtual ~Link() = default;
   virtual int rank() const = 0;
   virtual int ranks() const = 0;
-  // UNAVAILABLE: the other rank has gone.
+  // May wait until the other rank receives. UNAVAILABLE: it has gone.
   virtual absl::Status Send(int to, std::string_view bytes) = 0;
   // Waits however long it takes, in the order sent.
   virtual absl::StatusOr<std::string> Receive(int from) = 0;

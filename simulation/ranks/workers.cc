@@ -15,6 +15,7 @@ absl::Status Workers::SendAll(const Command& command) {
 }
 
 absl::StatusOr<Answer> Workers::ReceiveAnswer(int rank) {
+  answer_due_[rank] = false;
   WEFT_ASSIGN_OR_RETURN(const std::string bytes, link_->Receive(rank));
   Answer answer;
   if (!answer.ParseFromString(bytes)) return absl::InternalError(absl::StrCat("rank ", rank, ": a garbled answer"));
@@ -58,6 +59,7 @@ absl::Status Workers::Train(int rank, const std::vector<std::vector<int64_t>>& g
       if (!state->empty()) ToMessage(*state, client.mutable_kept());
     }
   }
+  answer_due_[rank] = true;
   return Send(rank, command);
 }
 
@@ -100,6 +102,7 @@ absl::Status Workers::MergeInto(server::Fold* fold) {
   share.mutable_share();
   for (int rank = 1; rank < ranks(); ++rank) {
     WEFT_RETURN_IF_ERROR(SendAccepted(rank));
+    answer_due_[rank] = true;
     WEFT_RETURN_IF_ERROR(Send(rank, share));
   }
   for (int rank = 1; rank < ranks(); ++rank) {
@@ -111,10 +114,17 @@ absl::Status Workers::MergeInto(server::Fold* fold) {
   return absl::OkStatus();
 }
 
-void Workers::Quit() {
+void Workers::Quit(int exit_code) {
   Command command;
-  command.mutable_quit();
-  for (int rank = 1; rank < ranks(); ++rank) Send(rank, command).IgnoreError();
+  command.mutable_quit()->set_exit_code(exit_code);
+  for (int rank = 1; rank < ranks(); ++rank) {
+    // A rank that answers takes no command until its answer is taken.
+    if (answer_due_[rank]) {
+      const absl::StatusOr<Answer> answer = ReceiveAnswer(rank);
+      if (answer.ok() && answer->folded() > 0) link_->Receive(rank).IgnoreError();
+    }
+    Send(rank, command).IgnoreError();
+  }
 }
 
 }  // namespace weft::simulation

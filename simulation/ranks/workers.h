@@ -23,7 +23,7 @@ namespace weft::simulation {
 // Not thread-safe. Errors: those of a rank, and UNAVAILABLE when it has gone.
 class Workers {
  public:
-  explicit Workers(Link* link) : link_(link), folds_(link->ranks()) {}
+  explicit Workers(Link* link) : link_(link), folds_(link->ranks()), answer_due_(link->ranks()) {}
 
   int ranks() const { return link_->ranks(); }
 
@@ -39,8 +39,8 @@ class Workers {
   absl::Status Accept(int rank, int64_t client);
   // Merges what all have accepted of the attempt into `fold`.
   absl::Status MergeInto(server::Fold* fold);
-  // Ends their processes; whether they are still there or not.
-  void Quit();
+  // Ends their processes with that exit code, as far as they are still there.
+  void Quit(int exit_code);
 
  private:
   absl::Status Send(int rank, const Command& command);
@@ -51,6 +51,7 @@ class Workers {
   Link* const link_;
   size_t steps_sent_ = 0;
   std::vector<FoldClients> folds_;  // by rank: accepted and not sent yet
+  std::vector<bool> answer_due_;    // by rank
 };
 
 }  // namespace weft::simulation

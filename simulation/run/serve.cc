@@ -24,12 +24,12 @@ class Server {
  public:
   explicit Server(const ServeOptions& options) : options_(options) {}
 
-  absl::Status Run() {
+  absl::StatusOr<int> Run() {
     while (true) {
       WEFT_ASSIGN_OR_RETURN(const std::string bytes, options_.link->Receive(0));
       Command command;
       if (!command.ParseFromString(bytes)) return absl::InternalError("rank 0: a garbled command");
-      if (command.has_quit()) return absl::OkStatus();
+      if (command.has_quit()) return command.quit().exit_code();
       // What fails between answers is told with the next one; until then nothing else is tried.
       if (failed_.ok()) failed_ = Handle(command);
       if (failed_.ok() || !(command.has_train() || command.has_share())) continue;
@@ -171,6 +171,6 @@ class Server {
 
 }  // namespace
 
-absl::Status Serve(const ServeOptions& options) { return Server(options).Run(); }
+absl::StatusOr<int> Serve(const ServeOptions& options) { return Server(options).Run(); }
 
 }  // namespace weft::simulation

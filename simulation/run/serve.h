@@ -5,7 +5,6 @@
 #include <memory>
 #include <string>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/scenario.pb.h"
 #include "simulation/ranks/link.h"
@@ -21,8 +20,8 @@ struct ServeOptions {
 };
 
 // The half of every rank but 0: trains the clients that rank 0 deals to it and sums what rank 0 accepts, until rank 0
-// says that all is done. UNAVAILABLE: rank 0 has gone. Other errors it has told rank 0.
-absl::Status Serve(const ServeOptions& options);
+// says that all is over; the exit code of rank 0. UNAVAILABLE: rank 0 has gone.
+absl::StatusOr<int> Serve(const ServeOptions& options);
 
 }  // namespace weft::simulation
 

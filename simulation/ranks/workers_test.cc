@@ -1,0 +1,148 @@
+#include "simulation/ranks/workers.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapters/layout.h"
+#include "simulation/ranks/convert.h"
+
+namespace weft::simulation {
+namespace {
+
+using ::testing::ElementsAre;
+
+// Of three ranks; keeps what rank 0 sends, and has answers ready.
+class FakeLink final : public Link {
+ public:
+  int rank() const override { return 0; }
+  int ranks() const override { return 3; }
+  absl::Status Send(int to, std::string_view bytes) override {
+    Command command;
+    EXPECT_TRUE(command.ParseFromString(std::string(bytes)));
+    sent[to].push_back(command);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::string> Receive(int from) override {
+    if (answers[from].empty()) return absl::UnavailableError("gone");
+    std::string bytes = std::move(answers[from].front());
+    answers[from].pop_front();
+    return bytes;
+  }
+  void Ready(int from, const Answer& answer) { answers[from].push_back(answer.SerializeAsString()); }
+
+  std::vector<Command> sent[3];
+  std::deque<std::string> answers[3];
+};
+
+Adapter SomeAdapter(float first) {
+  Adapter adapter(*Layout::Create({{"lora_a", "lora_a", {2, 3}}}));
+  for (size_t i = 0; i < adapter.values().size(); ++i) adapter.values()[i] = first + static_cast<float>(i);
+  return adapter;
+}
+
+absl::StatusOr<std::shared_ptr<const KeptState>> Nothing(int64_t) { return std::make_shared<const KeptState>(); }
+
+TEST(ConvertTest, AdapterAndKeptStateComeBack) {
+  KeptState state;
+  state.control = std::make_shared<const Adapter>(SomeAdapter(3));
+  state.rank = 2;
+  state.round = 7;
+  Kept message;
+  ToMessage(state, &message);
+  const auto back = FromMessage(message);
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ((*back)->error, nullptr);
+  EXPECT_EQ((*back)->local, nullptr);
+  EXPECT_EQ((*back)->rank, 2);
+  EXPECT_EQ((*back)->round, 7);
+  EXPECT_THAT((*back)->control->values(), ElementsAre(3, 4, 5, 6, 7, 8));
+  message.mutable_control()->mutable_values()->pop_back();
+  EXPECT_EQ(FromMessage(message).status().code(), absl::StatusCode::kInternal);
+}
+
+TEST(WorkersTest, BaseStepsAreSentOnceARun) {
+  FakeLink link;
+  Workers workers(&link);
+  const Adapter state = SomeAdapter(1);
+  const std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>> steps = {
+      {1, std::make_shared<const Adapter>(SomeAdapter(2))}};
+  ASSERT_TRUE(workers.OpenRun(0, "print", "hash").ok());
+  ASSERT_TRUE(workers.OpenAttempt(2, 5, state, steps).ok());
+  ASSERT_TRUE(workers.OpenAttempt(3, 5, state, steps).ok());
+  ASSERT_TRUE(workers.OpenRun(1, "print", "hash").ok());
+  ASSERT_TRUE(workers.OpenAttempt(2, 5, state, steps).ok());
+  ASSERT_EQ(link.sent[2].size(), 5);
+  EXPECT_EQ(link.sent[2][1].attempt().base_steps_size(), 1);
+  EXPECT_EQ(link.sent[2][2].attempt().base_steps_size(), 0);
+  EXPECT_EQ(link.sent[2][4].attempt().base_steps_size(), 1);
+}
+
+TEST(WorkersTest, AnswersGiveUpdatesOrWhyThereIsNone) {
+  FakeLink link;
+  Workers workers(&link);
+  ASSERT_TRUE(workers.Train(1, {{4, 9}, {2}}, Nothing).ok());
+  ASSERT_EQ(link.sent[1][0].train().groups_size(), 2);
+  EXPECT_EQ(link.sent[1][0].train().groups(0).clients(1).index(), 9);
+  Answer answer;
+  answer.add_trained()->set_bytes(12);
+  Trained& failed = *answer.add_trained();
+  failed.set_code(static_cast<int>(absl::StatusCode::kOutOfRange));
+  failed.set_message("too wide");
+  Trained& refused = *answer.add_trained();
+  refused.set_valid_code(static_cast<int>(absl::StatusCode::kInvalidArgument));
+  link.Ready(1, answer);
+  const auto results = workers.Trained(1);
+  ASSERT_TRUE(results.ok());
+  ASSERT_EQ(results->size(), 3);
+  ASSERT_TRUE((*results)[0].ok());
+  EXPECT_EQ((*results)[0]->rank, 1);
+  EXPECT_EQ((*results)[0]->bytes, 12);
+  EXPECT_FALSE((*results)[0]->tensors.has_value());
+  EXPECT_EQ((*results)[1].status(), absl::OutOfRangeError("too wide"));
+  EXPECT_EQ((*results)[2]->valid.code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(WorkersTest, ARanksErrorNamesIt) {
+  FakeLink link;
+  Workers workers(&link);
+  ASSERT_TRUE(workers.Train(2, {{1}}, Nothing).ok());
+  Answer answer;
+  answer.set_code(static_cast<int>(absl::StatusCode::kResourceExhausted));
+  answer.set_message("no memory");
+  link.Ready(2, answer);
+  EXPECT_EQ(workers.Trained(2).status(), absl::ResourceExhaustedError("rank 2: no memory"));
+}
+
+TEST(WorkersTest, AcceptedClientsAreSentInGroupsAndBeforeTheSumIsAsked) {
+  FakeLink link;
+  Workers workers(&link);
+  for (int64_t client = 0; client < 17; ++client) ASSERT_TRUE(workers.Accept(1, client).ok());
+  ASSERT_EQ(link.sent[1].size(), 1);
+  EXPECT_EQ(link.sent[1][0].fold().clients_size(), 16);
+  link.Ready(1, Answer());
+  link.Ready(2, Answer());
+  ASSERT_TRUE(workers.MergeInto(nullptr).ok());  // nobody has folded anything
+  ASSERT_EQ(link.sent[1].size(), 3);
+  EXPECT_THAT(link.sent[1][1].fold().clients(), ElementsAre(16));
+  EXPECT_TRUE(link.sent[1][2].has_share());
+  EXPECT_EQ(link.sent[2].size(), 1);
+}
+
+TEST(WorkersTest, QuitTakesWhatARankIsStillAnswering) {
+  FakeLink link;
+  Workers workers(&link);
+  ASSERT_TRUE(workers.Train(2, {{1}}, Nothing).ok());
+  link.Ready(2, Answer());
+  workers.Quit(6);
+  EXPECT_TRUE(link.answers[2].empty());
+  EXPECT_EQ(link.sent[1].back().quit().exit_code(), 6);
+  EXPECT_EQ(link.sent[2].back().quit().exit_code(), 6);
+}
+
+}  // namespace
+}  // namespace weft::simulation
