@@ -61,6 +61,13 @@ absl::Status Written(const std::ofstream& stream, const std::string& path) {
   return absl::ResourceExhaustedError(absl::StrCat(path, ": can't write; free some space and go on"));
 }
 
+// What is no number has no place in JSON.
+Json Finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
+std::string Text(const Json& json, int indent = 1) {
+  return json.dump(indent, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
 double Round4(double value) { return std::round(value * 1e4) / 1e4; }
 
 Json ToJson(const ClientFigures& client) {
@@ -68,8 +75,8 @@ Json ToJson(const ClientFigures& client) {
                {"train_rows", client.train_rows},
                {"test_rows", client.test_rows},
                {"rounds", client.rounds}};
-  if (client.accuracy.has_value()) json["accuracy"] = *client.accuracy;
-  if (client.loss.has_value()) json["loss"] = *client.loss;
+  if (client.accuracy.has_value()) json["accuracy"] = Finite(*client.accuracy);
+  if (client.loss.has_value()) json["loss"] = Finite(*client.loss);
   if (!client.shift.empty()) json["shift"] = client.shift;
   if (!client.attack.empty()) json["attack"] = client.attack;
   if (client.max_rank > 0) json["max_rank"] = client.max_rank;
@@ -112,6 +119,15 @@ Json SummaryOf(const RunSummary& summary, const std::vector<Json>& rounds, const
     updates += round.at("updates").get<int64_t>();
     seconds += round.at("real_seconds").get<double>();
     if (round.contains("accuracy")) json["final_accuracy"] = round.at("accuracy");
+    if (summary.target_accuracy.has_value() && !json.contains("to_target") && round.contains("accuracy") &&
+        round.at("accuracy").get<double>() >= *summary.target_accuracy) {
+      json["to_target"] = {{"accuracy", *summary.target_accuracy},
+                           {"round", round.at("round")},
+                           {"simulated_seconds", round.at("simulated_seconds")},
+                           {"real_seconds", Round4(seconds)},
+                           {"bytes_up", up},
+                           {"bytes_down", down}};
+    }
     if (round.contains("loss")) json["final_loss"] = round.at("loss");
     if (round.contains("epsilon")) json["epsilon"] = round.at("epsilon");
   }
@@ -135,14 +151,14 @@ Json SummaryOf(const RunSummary& summary, const std::vector<Json>& rounds, const
 
 Json RoundToJson(const proto::RoundStatus& round) {
   const proto::SimulatedRound& simulated = round.simulated();
-  Json json = {{"round", round.round()}, {"train_loss", round.train_loss()}};
+  Json json = {{"round", round.round()}, {"train_loss", Finite(round.train_loss())}};
   if (round.has_accuracy()) {
     json["accuracy"] = round.accuracy();
-    json["loss"] = round.loss();
+    json["loss"] = Finite(round.loss());
     json["evaluated_examples"] = round.evaluated_examples();
   }
   if (round.has_f1()) json["f1"] = round.f1();
-  if (round.has_perplexity()) json["perplexity"] = round.perplexity();
+  if (round.has_perplexity()) json["perplexity"] = Finite(round.perplexity());
   json["selected"] = round.selected();
   json["updates"] = round.updates();
   json["refused"] = simulated.refused();
@@ -178,7 +194,9 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& fo
   std::string header;
   for (const auto& [name, tag] : kColumns) absl::StrAppend(&header, header.empty() ? "" : ",", name);
   run->csv_ << header << "\n";
-  run->events_ << EventFileStart(absl::Now());
+  // Rounds from before keep their distances in time.
+  for (const proto::RoundStatus& round : rounds) run->time_ -= absl::Seconds(round.simulated().real_seconds());
+  run->events_ << EventFileStart(run->time_);
   for (const proto::RoundStatus& round : rounds) WEFT_RETURN_IF_ERROR(run->Add(round));
   return run;
 }
@@ -188,13 +206,14 @@ absl::Status RunFolder::Add(const proto::RoundStatus& round) {
   std::string line;
   std::vector<std::pair<std::string, double>> scalars;
   for (const auto& [name, tag] : kColumns) {
-    const bool there = json.contains(name);
+    const bool there = json.contains(name) && !json.at(name).is_null();
     absl::StrAppend(&line, &name == &kColumns[0].first ? "" : ",", there ? json.at(name).dump() : "");
     if (there && *tag != 0) scalars.emplace_back(tag, json.at(name).get<double>());
   }
-  jsonl_ << json.dump() << "\n" << std::flush;
+  jsonl_ << Text(json, -1) << "\n" << std::flush;
   csv_ << line << "\n" << std::flush;
-  events_ << ScalarEvent(absl::Now(), round.round(), scalars) << std::flush;
+  time_ += absl::Seconds(round.simulated().real_seconds());
+  events_ << ScalarEvent(time_, round.round(), scalars) << std::flush;
   rounds_.push_back(json);
   WEFT_RETURN_IF_ERROR(Written(jsonl_, folder_ + "/rounds.jsonl"));
   WEFT_RETURN_IF_ERROR(Written(csv_, folder_ + "/rounds.csv"));
@@ -204,9 +223,9 @@ absl::Status RunFolder::Add(const proto::RoundStatus& round) {
 absl::Status RunFolder::Finish(const RunSummary& summary, const std::vector<ClientFigures>& clients) {
   Json list = Json::array();
   for (const ClientFigures& client : clients) list.push_back(ToJson(client));
-  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/clients.json", std::string_view(list.dump(1))));
+  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/clients.json", std::string_view(Text(list))));
   const Json json = SummaryOf(summary, rounds_, clients);
-  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/summary.json", std::string_view(json.dump(1))));
+  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/summary.json", std::string_view(Text(json))));
   WEFT_ASSIGN_OR_RETURN(Json run, ReadRun(folder_));
   return WriteFileAtomically(folder_ + "/report.html", std::string_view(PageOf({std::move(run)})));
 }

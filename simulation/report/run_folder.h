@@ -11,6 +11,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 #include "proto/scenario.pb.h"
 #include "proto/status.pb.h"
@@ -40,11 +42,13 @@ struct RunSummary {
   double best_accuracy = 0;
   double peak_memory_mb = 0;
   std::optional<double> delta;
+  std::optional<double> target_accuracy;  // whose first round is to be named
 };
 
 // One folder for one run, in formats that others read:
 //   scenario.json   the effective scenario
-//   rounds.jsonl    an object for each round; what was not measured is left out
+//   rounds.jsonl    an object for each round; what was not measured is left out, what is no number (a loss that has
+//                   diverged) is null
 //   rounds.csv      the same as a table
 //   events.out.tfevents.weft  the same for TensorBoard
 //   clients.json, summary.json, report.html  at the end
@@ -67,6 +71,7 @@ class RunFolder {
   const std::string folder_;
   std::vector<nlohmann::ordered_json> rounds_;
   std::ofstream jsonl_, csv_, events_;
+  absl::Time time_ = absl::Now();  // of the last event
 };
 
 // One round as rounds.jsonl has it.

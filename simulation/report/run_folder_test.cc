@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "common/file.h"
 #include "simulation/report/page.h"
@@ -90,6 +91,27 @@ TEST_F(RunFolderTest, Open_AgainWritesWhatWasCommittedAndNoMore) {
   EXPECT_EQ(std::filesystem::file_size(folder_ + "/events.out.tfevents.weft"), size);
 }
 
+TEST_F(RunFolderTest, ADivergedLossIsNull) {
+  rounds_[1].set_train_loss(std::numeric_limits<double>::quiet_NaN());
+  rounds_[1].set_loss(std::numeric_limits<double>::infinity());
+  const auto run = Open(2);
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_THAT(Read("rounds.csv"), HasSubstr("\n2,,0.4,,"));
+  ASSERT_TRUE((*run)
+                  ->Finish({.state = "failed",
+                            .message = "half a letter \xc3",
+                            .version = "",
+                            .device = "",
+                            .delta = {},
+                            .target_accuracy = {}},
+                           {})
+                  .ok());
+  const auto read = ReadRun(folder_);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE((*read)["rounds"][1]["train_loss"].is_null());
+  EXPECT_TRUE((*read)["rounds"][1]["loss"].is_null());
+}
+
 TEST_F(RunFolderTest, Open_RefusesAnotherScenario) {
   ASSERT_TRUE(Open(0).ok());
   ASSERT_TRUE(Open(0).ok()) << "the same";
@@ -105,6 +127,7 @@ TEST_F(RunFolderTest, Finish_SumsUp) {
   summary.state = "finished";
   summary.best_round = 3;
   summary.best_accuracy = 0.6;
+  summary.target_accuracy = 0.5;
   EXPECT_FALSE(IsFinished(folder_, scenario_));
   ASSERT_TRUE((*run)->Finish(summary, Clients()).ok());
   EXPECT_TRUE(IsFinished(folder_, scenario_));
@@ -115,6 +138,10 @@ TEST_F(RunFolderTest, Finish_SumsUp) {
   EXPECT_EQ(json["real_seconds"], 0.75);
   EXPECT_EQ(json["updates_per_second"], 32);
   EXPECT_EQ(json["simulated_seconds"], 4.5);
+  EXPECT_EQ(json["to_target"]["round"], 3);
+  EXPECT_EQ(json["to_target"]["simulated_seconds"], 4.5);
+  EXPECT_EQ(json["to_target"]["real_seconds"], 0.75);
+  EXPECT_EQ(json["to_target"]["bytes_up"], 300);
   EXPECT_EQ(json["clients"]["clients"], 20);
   EXPECT_NEAR(json["clients"]["mean"], 0.455, 1e-12);
   EXPECT_NEAR(json["clients"]["worst_tenth"], 0.05, 1e-12);
@@ -131,7 +158,11 @@ TEST_F(RunFolderTest, Finish_SumsUp) {
 
 TEST_F(RunFolderTest, Finish_WithoutClientsOrEvaluations) {
   const auto run = Open(1);
-  ASSERT_TRUE((*run)->Finish({.state = "failed", .message = "", .version = "", .device = "", .delta = {}}, {}).ok());
+  ASSERT_TRUE(
+      (*run)
+          ->Finish({.state = "failed", .message = "", .version = "", .device = "", .delta = {}, .target_accuracy = {}},
+                   {})
+          .ok());
   const Json json = Json::parse(Read("summary.json"));
   EXPECT_FALSE(json.contains("final_accuracy"));
   EXPECT_FALSE(json.contains("clients"));
@@ -141,7 +172,11 @@ TEST_F(RunFolderTest, ReadRun_RefusesWhatIsNone) {
   EXPECT_EQ(ReadRun(folder_).status().code(), absl::StatusCode::kNotFound);
   const auto run = Open(1);
   EXPECT_THAT(std::string(ReadRun(folder_).status().message()), HasSubstr("no finished run"));
-  ASSERT_TRUE((*run)->Finish({.state = "finished", .message = "", .version = "", .device = "", .delta = {}}, {}).ok());
+  ASSERT_TRUE(
+      (*run)
+          ->Finish(
+              {.state = "finished", .message = "", .version = "", .device = "", .delta = {}, .target_accuracy = {}}, {})
+          .ok());
   ASSERT_TRUE(WriteFileAtomically(folder_ + "/rounds.jsonl", std::string_view("{\"round\": 1}\nhalf")).ok());
   EXPECT_EQ(ReadRun(folder_).status().code(), absl::StatusCode::kDataLoss);
   ASSERT_TRUE(WriteFileAtomically(folder_ + "/summary.json", std::string_view("{")).ok());
@@ -150,7 +185,7 @@ TEST_F(RunFolderTest, ReadRun_RefusesWhatIsNone) {
 
 TEST(PageOfTest, IsOneFileWithItsDataInside) {
   const std::string page = PageOf({{{"name", "a</script><b>"}, {"rounds", Json::array()}}});
-  EXPECT_THAT(page, HasSubstr("a<\\/script><b>"));
+  EXPECT_THAT(page, HasSubstr("a\\u003c/script>\\u003cb>"));
   EXPECT_THAT(page, HasSubstr("function drawCurve"));
   EXPECT_THAT(page, HasSubstr("color-scheme: light dark"));
   for (const char* left : {"/*STYLE*/", "/*SCRIPT*/", "/*DATA*/", "src=", "href="}) {

@@ -7,21 +7,34 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "simulation/scenario/setting_names.h"
 
 namespace weft::simulation {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFigures[] = {"final_accuracy", "best_accuracy", "worst_tenth",       "final_loss",  "epsilon",
-                                    "bytes_up",       "bytes_down",    "simulated_seconds", "real_seconds"};
+constexpr const char* kFigures[] = {"final_accuracy",
+                                    "best_accuracy",
+                                    "worst_tenth",
+                                    "final_loss",
+                                    "epsilon",
+                                    "bytes_up",
+                                    "bytes_down",
+                                    "simulated_seconds",
+                                    "real_seconds",
+                                    "to_target_round",
+                                    "to_target_simulated_seconds",
+                                    "to_target_real_seconds"};
 
 bool IsSeed(const std::string& setting) { return setting == "job.seed" || setting == "population.seed"; }
 
 // Null where the run lacks it.
 Json FigureOf(const Json& summary, const std::string& name) {
-  if (name == "worst_tenth") return summary.contains("clients") ? summary.at("clients").at(name) : Json();
-  return summary.contains(name) ? summary.at(name) : Json();
+  Json::json_pointer path("/" + name);
+  if (name == "worst_tenth") path = Json::json_pointer("/clients/worst_tenth");
+  if (name.starts_with("to_target_")) path = Json::json_pointer("/to_target/" + name.substr(10));
+  return summary.contains(path) ? summary.at(path) : Json();
 }
 
 std::string Quoted(const std::string& text) {
@@ -29,11 +42,21 @@ std::string Quoted(const std::string& text) {
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
-std::string Joined(const Json& settings, const char* between) {
+// All lines of a table have the same settings.
+std::vector<std::string> SettingsOf(const Json& table) {
+  std::vector<std::string> settings;
+  for (const Json& line : table) {
+    for (const auto& [setting, value] : line.at("settings").items()) settings.push_back(setting);
+    break;
+  }
+  return settings;
+}
+
+std::string Joined(const Json& settings, const std::vector<std::string>& names) {
   std::string text;
+  size_t i = 0;
   for (const auto& [setting, value] : settings.items()) {
-    absl::StrAppend(&text, text.empty() ? "" : between, setting.substr(setting.rfind('.') + 1), "=",
-                    value.get<std::string>());
+    absl::StrAppend(&text, text.empty() ? "" : ", ", names[i++], "=", ShortValue(value.get<std::string>()));
   }
   return text.empty() ? "all" : text;
 }
@@ -75,11 +98,16 @@ Json TableOf(const std::vector<TableRun>& runs) {
 }
 
 std::string TableCsv(const Json& table) {
-  std::string text = "settings,runs";
+  std::string text;
+  for (const std::string& setting : SettingsOf(table)) absl::StrAppend(&text, setting, ",");
+  text += "runs";
   for (const char* name : kFigures) absl::StrAppend(&text, ",", name, "_mean,", name, "_sd");
   text += "\n";
   for (const Json& line : table) {
-    absl::StrAppend(&text, Quoted(Joined(line.at("settings"), "; ")), ",", line.at("runs").get<int64_t>());
+    for (const auto& [setting, value] : line.at("settings").items()) {
+      absl::StrAppend(&text, Quoted(ShortValue(value.get<std::string>())), ",");
+    }
+    absl::StrAppend(&text, line.at("runs").get<int64_t>());
     for (const char* name : kFigures) {
       for (const char* part : {"mean", "sd"}) {
         const bool there = line.contains(name) && line.at(name).contains(part);
@@ -93,10 +121,12 @@ std::string TableCsv(const Json& table) {
 
 std::string TableText(const Json& table) {
   size_t width = 7;
-  for (const Json& line : table) width = std::max(width, Joined(line.at("settings"), ", ").size());
+  const std::vector<std::string> names = ShortNames(SettingsOf(table));
+  for (const Json& line : table) width = std::max(width, Joined(line.at("settings"), names).size());
   std::string text = absl::StrFormat("%-*s  runs  final accuracy    best accuracy     worst tenth\n", width, "setting");
   for (const Json& line : table) {
-    absl::StrAppendFormat(&text, "%-*s  %4d", width, Joined(line.at("settings"), ", "), line.at("runs").get<int64_t>());
+    absl::StrAppendFormat(&text, "%-*s  %4d", width, Joined(line.at("settings"), names),
+                          line.at("runs").get<int64_t>());
     for (const char* name : {"final_accuracy", "best_accuracy", "worst_tenth"}) {
       if (!line.contains(name)) {
         absl::StrAppendFormat(&text, "  %-16s", "-");

@@ -19,7 +19,7 @@ struct TableRun {
 // "final_accuracy": {"mean": m, "sd": s}, ...}]. sd divides by n - 1; a single run has none. Figures that a run lacks
 // are left out.
 nlohmann::ordered_json TableOf(const std::vector<TableRun>& runs);
-// The same as CSV.
+// The same as CSV, a column for each setting.
 std::string TableCsv(const nlohmann::ordered_json& table);
 // The same for a terminal.
 std::string TableText(const nlohmann::ordered_json& table);

@@ -30,14 +30,14 @@ TEST(TableTest, RunsThatDifferInTheirSeedShareALine) {
 
 TEST(TableTest, Csv) {
   const std::string csv = TableCsv(TableOf(Runs()));
-  EXPECT_THAT(csv, HasSubstr("settings,runs,final_accuracy_mean,final_accuracy_sd,"));
-  EXPECT_THAT(csv, HasSubstr("\nname=fedavg,2,0.6,0.1414"));
-  EXPECT_THAT(csv, HasSubstr("\n\"name={\"\"name\"\":\"\"dp\"\"}\",1,,,"));
+  EXPECT_THAT(csv, HasSubstr("job.aggregator.name,runs,final_accuracy_mean,final_accuracy_sd,"));
+  EXPECT_THAT(csv, HasSubstr("\nfedavg,2,0.6,0.1414"));
+  EXPECT_THAT(csv, HasSubstr("\ndp,1,,,"));
 }
 
 TEST(TableTest, Text) {
   const std::string text = TableText(TableOf(Runs()));
-  EXPECT_THAT(text, HasSubstr("name=fedavg            2  0.6000 +- 0.1414"));
+  EXPECT_THAT(text, HasSubstr("aggregator=fedavg     2  0.6000 +- 0.1414"));
   EXPECT_THAT(TableText(TableOf({{{{"job.seed", "1"}}, {{"final_accuracy", 0.5}}}})), HasSubstr("all"));
 }
 

@@ -108,7 +108,7 @@ absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto
   return clients;
 }
 
-RunSummary SummaryOf(const Engine& engine, const PreparedRun& prepared) {
+RunSummary SummaryOf(const Engine& engine, const proto::Scenario& scenario, const PreparedRun& prepared) {
   const proto::JobStatus status = engine.Status();
   RunSummary summary;
   summary.state = status.state() == proto::FINISHED ? "finished" : "failed";
@@ -120,6 +120,11 @@ RunSummary SummaryOf(const Engine& engine, const PreparedRun& prepared) {
   summary.parameters = prepared.job->layout->num_elements();
   summary.best_round = status.best_round();
   summary.best_accuracy = status.best_accuracy();
+  if (scenario.evaluation().has_target_accuracy()) {
+    summary.target_accuracy = scenario.evaluation().target_accuracy();
+  } else if (scenario.job().stop().has_target_accuracy()) {
+    summary.target_accuracy = scenario.job().stop().target_accuracy();
+  }
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   summary.peak_memory_mb = static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
@@ -195,7 +200,7 @@ absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   WEFT_ASSIGN_OR_RETURN(const std::vector<ClientFigures> clients,
                         FiguresOf(*engine, scenario, job, population, *prepared.behaviour));
   WEFT_RETURN_IF_ERROR(WriteAdapter(options.folder + "/adapter", *engine, job));
-  WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, prepared), clients));
+  WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, scenario, prepared), clients));
   return state == proto::FINISHED ? RunEnd::kFinished : RunEnd::kFailed;
 }
 

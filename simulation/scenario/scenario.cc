@@ -13,6 +13,7 @@
 #include "common/status_macros.h"
 #include "config/yaml.h"
 #include "server/submit_check.h"
+#include "simulation/scenario/setting_names.h"
 
 namespace weft::simulation {
 namespace {
@@ -76,11 +77,14 @@ void LocateAll(const std::string& file, proto::Scenario* scenario) {
   Locate(file, scenario->mutable_behaviour()->mutable_availability()->mutable_trace());
 }
 
-// As a name in a folder: "rule=fedavg,seed=1", of settings their last word.
+// As a name of a folder: "3,rule=fedavg,seed=1".
 std::string FolderName(const std::vector<std::pair<std::string, std::string>>& values, size_t number) {
   std::string name = absl::StrCat(number);
-  for (const auto& [setting, value] : values) {
-    std::string word = absl::StrCat(setting.substr(setting.rfind('.') + 1), "=", value);
+  std::vector<std::string> settings;
+  for (const auto& [setting, value] : values) settings.push_back(setting);
+  const std::vector<std::string> names = ShortNames(settings);
+  for (size_t i = 0; i < values.size(); ++i) {
+    std::string word = absl::StrCat(names[i], "=", ShortValue(values[i].second));
     for (char& c : word) {
       const bool plain =
           std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '=' || c == '.' || c == '-' || c == '_';

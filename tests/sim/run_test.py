@@ -140,7 +140,7 @@ class SweepTest(SimTestCase):
     def test_all_combinations_one_table_and_nothing_twice(self):
         file = self.scenario(sweep={"job.aggregator.name": ["fedavg", "rolora"], "job.seed": [1, 2]})
         done = self.run_scenario(file)
-        self.assertIn("name=rolora", done.stdout)
+        self.assertIn("aggregator=rolora", done.stdout)
         folder = self.root / "out/small"
         table = json.loads((folder / "table.json").read_text())
         self.assertEqual([(line["settings"]["job.aggregator.name"], line["runs"]) for line in table], [("fedavg", 2), ("rolora", 2)])

@@ -33,6 +33,8 @@ const metrics = [
   {key: "f1", name: "F1", format: (v) => digits(v, 4), note: "Mean over classes of 2 correct / (predicted + actual)."},
   {key: "perplexity", name: "perplexity", format: (v) => digits(v, 4), note: "exp of the loss per token."},
   {key: "train_loss", name: "training loss", format: (v) => digits(v, 4), note: "Mean over the round's updates, weighted by examples, in nats; measured while clients train."},
+  {key: "bytes_up", name: "bytes sent", format: bytes, note: "Of all updates of the round, as they are encoded on the wire."},
+  {key: "bytes_down", name: "bytes downloaded", format: bytes, note: "Of the state that the round's clients downloaded."},
   {key: "epsilon", name: "privacy spent", format: (v) => digits(v, 4), note: "Epsilon of the differential privacy of clients, up to and with each round."},
 ];
 const axes = [
@@ -44,6 +46,10 @@ const axes = [
 
 for (const run of runs) {
   let real = 0, moved = 0;
+  // What is no number, such as a loss that has diverged, is null.
+  for (const part of [run.summary, ...run.rounds, ...run.clients]) {
+    for (const [key, value] of Object.entries(part)) if (value === null) delete part[key];
+  }
   for (const round of run.rounds) {
     real += round.real_seconds;
     moved += round.bytes_up + round.bytes_down;
@@ -66,8 +72,16 @@ const settings = runs.map((run) => flatten(run.scenario, "", {}));
 const differing = [...new Set(settings.flatMap(Object.keys))]
   .filter((key) => key !== "job.name" && key !== "run.out" && new Set(settings.map((s) => JSON.stringify(s[key]))).size > 1);
 const isSeed = (key) => key === "job.seed" || key === "population.seed";
+// The last words of a path that tell it from the others, without a "name" at the end.
+const wordsOf = (key) => key.split(".").filter((word, i, all) => i + 1 < all.length || word !== "name" || i === 0);
+function shortName(key) {
+  const words = wordsOf(key), last = (list, count) => list.slice(-count).join(".");
+  let count = 1;
+  while (count < words.length && differing.filter((other) => last(wordsOf(other), count) === last(words, count)).length > 1) count += 1;
+  return last(words, count);
+}
 function nameOf(index, keys = differing) {
-  const parts = keys.map((key) => key.split(".").pop() + " " + (settings[index][key] ?? "–"));
+  const parts = keys.map((key) => shortName(key) + " " + (settings[index][key] ?? "–"));
   return parts.length ? parts.join(", ") : runs[index].name;
 }
 const names = runs.map((run, index) => (new Set(runs.map((_, i) => nameOf(i))).size === runs.length ? nameOf(index) : run.name));
@@ -211,6 +225,17 @@ function drawRuns() {
     }));
 }
 
+// When each run first reached an accuracy.
+function drawTarget() {
+  const target = Number(byId("target").value) / 100;
+  table(byId("targets"), ["run", "round", "simulated time", "real time", "sent by clients", "downloaded"], runs.map((run, i) => {
+    const end = run.rounds.findIndex((r) => r.accuracy >= target), name = runs.length > 1 ? names[i] : run.name;
+    if (!(target > 0) || end < 0) return [name, "not reached", "", "", "", ""];
+    const until = run.rounds.slice(0, end + 1), sum = (key) => until.reduce((total, r) => total + r[key], 0);
+    return [name, String(run.rounds[end].round), seconds(run.rounds[end].simulated_seconds), seconds(run.rounds[end].real_total), bytes(sum("bytes_up")), bytes(sum("bytes_down"))];
+  }));
+}
+
 function drawTiles() {
   const single = runs.length === 1, s = runs[0].summary;
   byId("title").textContent = single ? runs[0].name : `${runs.length} simulated runs`;
@@ -241,6 +266,12 @@ byId("metric").append(...metrics.filter((m) => has(m.key)).map((m) => el("option
 byId("axis").append(...axes.map((a) => el("option", {value: a.key}, a.name)));
 byId("run").append(...runs.map((_, i) => el("option", {value: i}, names[i])));
 byId("run-label").hidden = runs.length < 2;
+// Nine tenths of the best that all have reached, unless the scenario says it.
+const best = runs.map((run) => run.summary.best_accuracy).filter((v) => v !== undefined);
+byId("target-section").hidden = !best.length;
+const wanted = runs[0].scenario.evaluation?.target_accuracy ?? runs[0].scenario.job.stop?.target_accuracy ?? 0.9 * Math.min(...best);
+byId("target").value = (Math.floor(wanted * 1000) / 10).toFixed(1);
+byId("target").addEventListener("input", drawTarget);
 byId("metric").addEventListener("change", drawCurve);
 byId("axis").addEventListener("change", drawCurve);
 function drawRun() {
@@ -253,6 +284,7 @@ byId("run").addEventListener("change", drawRun);
 if (runs.length > 1) legend(byId("legend"), names.map((name, i) => [name, colours[i % colours.length]]));
 legend(byId("fates-legend"), fates.map(([, name, colour]) => [name, colour]));
 drawTiles();
+drawTarget();
 drawRuns();
 drawCurve();
 drawRun();

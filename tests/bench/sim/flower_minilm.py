@@ -25,8 +25,7 @@ def train(message, context):
     task, model = minilm_task.load(config["sections"], config["base"], threads=1)
     set_peft_model_state_dict(model, message.content["arrays"].to_torch_state_dict())
     rows = task.clients[config["client"]]
-    make_optimizer, rate = minilm_task.OPTIMIZERS[config["optimizer"]]
-    optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], lr=rate)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=config["learning_rate"])
     for batch in torch.utils.data.DataLoader(rows, batch_size=minilm_task.BATCH, collate_fn=minilm_task.collate):
         model(**batch).loss.backward()
         optimizer.step()
@@ -57,7 +56,7 @@ class FixedCohorts(FedAvg):
 def serve(grid, context):
     while len(list(grid.get_node_ids())) < len(task.clients):
         time.sleep(0.1)
-    config = ConfigRecord({"sections": os.path.abspath(args.sections), "base": os.path.abspath(args.base), "optimizer": args.optimizer})
+    config = ConfigRecord({"sections": os.path.abspath(args.sections), "base": os.path.abspath(args.base), "learning_rate": args.learning_rate})
     result = strategy.start(grid=grid, initial_arrays=ArrayRecord(get_peft_model_state_dict(model)), num_rounds=args.rounds + 1, train_config=config)
     set_peft_model_state_dict(model, result.arrays.to_torch_state_dict())
     minilm_task.report("flower", task, model, args, strategy.round_ends)  # while the actors live

@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
 
 MIN_ROWS, MAX_ROWS, MAX_LENGTH, BATCH, TEST_STRIDE = 8, 64, 64, 8, 6
-OPTIMIZERS = {"sgd": (torch.optim.SGD, 0.1), "adamw": (torch.optim.AdamW, 1e-3)}
 
 
 def parse_args(doc):
@@ -33,7 +32,7 @@ def parse_args(doc):
     parser.add_argument("base", help="Hugging Face folder")
     parser.add_argument("cohort", type=int, help="clients of a round")
     parser.add_argument("rounds", type=int, help="rounds that are timed")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="of clients")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="of the clients' SGD")
     parser.add_argument("--out", help="folder for the last adapter")
     parser.add_argument("--start", help=argparse.SUPPRESS)
     parser.add_argument("--accuracy", help=argparse.SUPPRESS)

@@ -47,7 +47,6 @@ def make_user(name):
 args = minilm_task.parse_args(__doc__)
 task, model = minilm_task.load(args.sections, args.base, threads=2)
 model.loss, model.metrics = types.MethodType(loss, model), types.MethodType(metrics, model)
-make_optimizer, rate = minilm_task.OPTIMIZERS[args.optimizer]
 cohorts = itertools.chain.from_iterable(task.cohort(r, args.cohort) for r in range(args.rounds + 1))
 users = FederatedDataset(make_user, cohorts.__next__)
 round_ends = RoundEnds()
@@ -55,7 +54,7 @@ FederatedAveraging().run(
     algorithm_params=NNAlgorithmParams(central_num_iterations=args.rounds + 1, evaluation_frequency=args.rounds + 1, train_cohort_size=args.cohort,
                                        val_cohort_size=None),
     backend=SimulatedBackend(training_data=users, val_data=users, postprocessors=[WeightByDatapoints()]),
-    model=PyTorchModel(model, make_optimizer, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)),
-    model_train_params=NNTrainHyperParams(local_batch_size=minilm_task.BATCH, local_num_epochs=1, local_learning_rate=rate),
+    model=PyTorchModel(model, torch.optim.SGD, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)),
+    model_train_params=NNTrainHyperParams(local_batch_size=minilm_task.BATCH, local_num_epochs=1, local_learning_rate=args.learning_rate),
     callbacks=[round_ends])
 minilm_task.report("pfl", task, model, args, round_ends.times)
