@@ -9,6 +9,7 @@ namespace weft::server {
 
 Round::Round(Options options) : options_(std::move(options)) {
   for (const std::string& client : options_.cohort) members_[client];
+  counts_[static_cast<size_t>(MemberState::kWorking)] = std::ssize(members_);
 }
 
 RoundActions Round::Start(absl::Time now) {
@@ -23,7 +24,7 @@ RoundActions Round::Start(absl::Time now) {
 RoundActions Round::Resume(const std::vector<std::string>& done, absl::Time now) {
   for (auto& [client, member] : members_) {
     const bool is_done = std::find(done.begin(), done.end(), client) != done.end();
-    member.state = is_done ? MemberState::kDone : MemberState::kLost;
+    SetState(&member, is_done ? MemberState::kDone : MemberState::kLost);
     member.since = now;
   }
   return Settle(now);
@@ -33,6 +34,7 @@ RoundActions Round::OnReady(const std::string& client, absl::Time now) {
   Member* member = Find(client);
   if (state_ != State::kOpen || member == nullptr) return {};
   if (member->state == MemberState::kDone || member->state == MemberState::kFailed) return {};
+  SetState(member, MemberState::kWorking);
   *member = Member{};
   member->since = now;
   return Settle(now, {SendPlan{client}});
@@ -41,7 +43,7 @@ RoundActions Round::OnReady(const std::string& client, absl::Time now) {
 RoundActions Round::OnLost(const std::string& client, absl::Time now) {
   Member* member = Find(client);
   if (state_ != State::kOpen || member == nullptr || member->state != MemberState::kWorking) return {};
-  member->state = MemberState::kLost;
+  SetState(member, MemberState::kLost);
   member->since = now;
   return Settle(now);
 }
@@ -50,7 +52,7 @@ RoundActions Round::OnGone(const std::string& client, absl::Time now) {
   Member* member = Find(client);
   if (state_ != State::kOpen || member == nullptr) return {};
   if (member->state != MemberState::kWorking && member->state != MemberState::kLost) return {};
-  member->state = MemberState::kGone;
+  SetState(member, MemberState::kGone);
   return Settle(now);
 }
 
@@ -69,7 +71,7 @@ RoundActions Round::OnProgress(const std::string& client, const std::string& act
 RoundActions Round::OnFailure(const std::string& client, const std::string& reason, absl::Time now) {
   Member* member = Find(client);
   if (state_ != State::kOpen || member == nullptr || member->state == MemberState::kDone) return {};
-  member->state = MemberState::kFailed;
+  SetState(member, MemberState::kFailed);
   member->failure = reason;
   return Settle(now);
 }
@@ -77,7 +79,7 @@ RoundActions Round::OnFailure(const std::string& client, const std::string& reas
 absl::StatusOr<RoundActions> Round::OnAnswer(const std::string& client, absl::Time now) {
   if (absl::Status status = CheckAnswer(client); !status.ok()) return status;
   Member* member = Find(client);
-  member->state = MemberState::kDone;
+  SetState(member, MemberState::kDone);
   member->since = now;
   return Settle(now);
 }
@@ -85,7 +87,7 @@ absl::StatusOr<RoundActions> Round::OnAnswer(const std::string& client, absl::Ti
 RoundActions Round::OnTick(absl::Time now) {
   if (state_ != State::kOpen) return {};
   for (auto& [client, member] : members_) {
-    if (member.state == MemberState::kLost && !Holds(member, now)) member.state = MemberState::kGone;
+    if (member.state == MemberState::kLost && !Holds(member, now)) SetState(&member, MemberState::kGone);
   }
   return Settle(now);
 }
@@ -113,8 +115,12 @@ bool Round::Stalled(const std::string& client, absl::Time now) const {
   return it != members_.end() && it->second.state == MemberState::kWorking && !Holds(it->second, now);
 }
 
-int64_t Round::Count(MemberState state) const {
-  return std::count_if(members_.begin(), members_.end(), [&](const auto& item) { return item.second.state == state; });
+int64_t Round::Count(MemberState state) const { return counts_[static_cast<size_t>(state)]; }
+
+void Round::SetState(Member* member, MemberState state) {
+  --counts_[static_cast<size_t>(member->state)];
+  ++counts_[static_cast<size_t>(state)];
+  member->state = state;
 }
 
 std::map<std::string, Round::MemberState> Round::Members() const {
@@ -134,21 +140,21 @@ bool Round::Holds(const Member& member, absl::Time now) const {
   return false;
 }
 
+bool Round::Hopeless(absl::Time now) const {
+  const int64_t missing = options_.min_answers - answers() - Count(MemberState::kWorking);
+  if (missing <= 0 || missing > Count(MemberState::kLost)) return missing > 0;
+  const auto may_rejoin = [&](const auto& item) {
+    return item.second.state == MemberState::kLost && Holds(item.second, now);
+  };
+  return std::count_if(members_.begin(), members_.end(), may_rejoin) < missing;
+}
+
 RoundActions Round::Settle(absl::Time now, RoundActions actions) {
-  int64_t holding = 0;
-  int64_t stalled = 0;
-  for (const auto& [client, member] : members_) {
-    if (Holds(member, now)) {
-      ++holding;
-    } else if (member.state == MemberState::kWorking) {
-      ++stalled;
-    }
-  }
-  const int64_t done = answers();
-  const bool full = done >= options_.close_at;
-  const bool hopeless = done + holding + stalled < options_.min_answers;
-  if (!full && !hopeless && holding > 0) return actions;
-  if (full || done >= options_.min_answers) {
+  const bool full = answers() >= options_.close_at;
+  // Called at each event, of which a cohort of n has a multiple of n: no pass over all members but where it must be.
+  const auto holds = [&](const auto& item) { return Holds(item.second, now); };
+  if (!full && !Hopeless(now) && std::any_of(members_.begin(), members_.end(), holds)) return actions;
+  if (full || answers() >= options_.min_answers) {
     state_ = State::kClosed;
     CancelWorking(now, "the round has closed without this client", &actions);
     actions.emplace_back(CloseRound{});

@@ -1,6 +1,7 @@
 #ifndef WEFT_SERVER_ROUND_ROUND_H_
 #define WEFT_SERVER_ROUND_ROUND_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -103,9 +104,12 @@ class Round {
     std::string failure;
   };
 
+  void SetState(Member* member, MemberState state);
   Member* Find(const std::string& client);
   // Whether the round waits for this member.
   bool Holds(const Member& member, absl::Time now) const;
+  // Too few answers can still come. Who works may answer, stalled or not.
+  bool Hopeless(absl::Time now) const;
   // Ends the round when its rule says so.
   RoundActions Settle(absl::Time now, RoundActions actions = {});
   void CancelWorking(absl::Time now, const std::string& reason, RoundActions* actions) const;
@@ -114,6 +118,7 @@ class Round {
   Options options_;
   State state_ = State::kOpen;
   std::map<std::string, Member> members_;
+  std::array<int64_t, 5> counts_{};  // of members by state
 };
 
 }  // namespace weft::server
