@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -82,6 +83,26 @@ TEST_F(CohortTest, Train_SameCohortSameBits) {
   const std::vector<CohortMember> members = Members(5);
   const auto first = Train(Epochs(1), members), again = Train(Epochs(1), members);
   for (size_t k = 0; k < members.size(); ++k) EXPECT_TRUE(SameBits(first[k]->adapter, again[k]->adapter));
+}
+
+TEST_F(CohortTest, Train_CallsSideBySideSameBits) {
+  const std::vector<CohortMember> members = Members(12);
+  for (const char* compute : {"f32", "bf16"}) {
+    proto::Plan plan = Epochs(3);
+    plan.mutable_training()->set_compute(compute);
+    std::vector<std::vector<absl::StatusOr<TrainResult>>> side_by_side(4);
+    std::vector<std::thread> threads;
+    for (size_t t = 0; t < side_by_side.size(); ++t) {
+      threads.emplace_back([&, t] { side_by_side[t] = Train(plan, std::span(members).subspan(3 * t, 3)); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (size_t t = 0; t < side_by_side.size(); ++t) {
+      const auto alone = Train(plan, std::span(members).subspan(3 * t, 3));
+      for (size_t k = 0; k < alone.size(); ++k) {
+        EXPECT_TRUE(SameBits(alone[k]->adapter, side_by_side[t][k]->adapter)) << compute << t << k;
+      }
+    }
+  }
 }
 
 TEST_F(CohortTest, Train_ReportsStepsOfAll) {

@@ -22,9 +22,6 @@ struct MemoryEstimate {
 // whole process, from now on. Does nothing where the C library is not glibc.
 void KeepFreedMemory();
 
-// Bytes of memory that this process may still take: the machine's, or its control group's where that is less.
-int64_t AvailableMemory();
-
 // RESOURCE_EXHAUSTED with the estimate, what there is, and what to lower. limit: bytes that may be taken; 0:
 // AvailableMemory.
 absl::Status CheckMemoryFor(const MemoryEstimate& estimate, const proto::TrainingConfig& training, int64_t limit);

@@ -51,11 +51,11 @@ struct TrainResult {
 using ProgressFunction = std::function<bool(int64_t done, int64_t total)>;
 
 // Trains and evaluates adapters over one frozen base. The unit of work is a cohort of K members, whose rows go through
-// the base together; one client is K=1. Not thread-safe: one call at a time. Errors of a call: INVALID_ARGUMENT (plan
-// or task does not fit the base), CANCELLED (progress returned false), RESOURCE_EXHAUSTED (memory, estimated before
-// anything is computed; says what to lower). Errors of a member, which cost the others nothing: INVALID_ARGUMENT
-// (layout, rank or shard does not fit; empty shard; label outside the set; token outside the vocabulary), OUT_OF_RANGE
-// (loss turned NaN; says which step).
+// the base together; one client is K=1. Calls of Train and Evaluate may run side by side, to the same bits where each
+// has one thread; not beside other calls. Errors of a call: INVALID_ARGUMENT (plan or task does not fit the base),
+// CANCELLED (progress returned false), RESOURCE_EXHAUSTED (memory, estimated before anything is computed; says what to
+// lower). Errors of a member, which cost the others nothing: INVALID_ARGUMENT (layout, rank or shard does not fit;
+// empty shard; label outside the set; token outside the vocabulary), OUT_OF_RANGE (loss turned NaN; says which step).
 //
 // A step is: gradient of the mean loss of its rows, plus the terms of plan (proximal, rank pruning) and member
 // (control); clipped; then the optimizer's step, each role at its own learning rate. Losses are reported without the

@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "adapters/base.h"
 #include "adapters/peft_folder.h"
+#include "common/available_memory.h"
 #include "common/file.h"
 #include "common/random.h"
 #include "common/status_macros.h"
@@ -49,8 +50,7 @@ std::vector<int64_t> SomeClients(int64_t count, const Population& population, ui
 
 absl::Status CheckMemory(const proto::Scenario& scenario, const server::CheckedJob& job, const Population& population,
                          double tokens_per_row, int threads) {
-  const int64_t limit = scenario.run().memory_bytes();
-  if (limit == 0) return absl::OkStatus();
+  const int64_t asked = scenario.run().memory_bytes(), limit = asked > 0 ? asked : AvailableMemory();
   const proto::SelectionConfig& selection = job.config.selection();
   const int64_t cohort = selection.rule() == "uniform"
                              ? std::min<int64_t>(population.size(), selection.clients() * selection.over_select() + 1)
@@ -62,13 +62,15 @@ absl::Status CheckMemory(const proto::Scenario& scenario, const server::CheckedJ
   const int64_t clients = population.EstimateBytes() + 4 * population.size();
   const int64_t updates = 3 * in_flight * job.layout->size_bytes();
   const int64_t rule = job.rule->MemoryBytes(job.config, *job.layout, cohort);
-  const int64_t sum = clients + updates + rule + scenario.run().kept_bytes();
+  const int64_t kept = std::min(scenario.run().kept_bytes(), population.size() * job.layout->size_bytes());
+  const int64_t sum = clients + updates + rule + kept;
   if (sum <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       "the run would take ", Megabytes(sum), " beside the base and its training (population ", Megabytes(clients),
-      ", updates in flight ", Megabytes(updates), ", rule ", Megabytes(rule), ", kept states ",
-      Megabytes(scenario.run().kept_bytes()), "), run.memory_bytes allows ", Megabytes(limit),
-      "; lower job.selection.clients, run.kept_bytes, run.threads or the adapter's rank, or raise it"));
+      ", updates in flight ", Megabytes(updates), ", rule ", Megabytes(rule), ", kept states ", Megabytes(kept), "), ",
+      asked > 0 ? "run.memory_bytes allows " : "the machine has to spare ", Megabytes(limit),
+      "; lower job.selection.clients, run.kept_bytes, run.threads or the adapter's rank",
+      asked > 0 ? ", or raise it" : ""));
 }
 
 std::string Describe(const proto::ShiftConfig* shift) {

@@ -181,6 +181,10 @@ class BadInputTest(SimTestCase):
         self.refused(["alfa", "alpha"], population__alfa=3)
         self.refused(["no manifest.json"], code=3, population__data=str(self.root))
         self.refused(["no/base"], code=3, job__base={"path": "/no/base"})
+        self.refused(["the machine has to spare", "lower job.selection.clients"], code=6,
+                     job__adapter={"form": "lora", "config": {"rank": 16, "alpha": 4, "target_modules": ["layers.0", "layers.1"]}},
+                     run__threads=4096, run__tokens_per_pass=10**9, run__kept_bytes=2**40,
+                     population={"data": str(self.shared / "data"), "partition": "iid", "clients": 100_000_000, "rows_per_client": 1})
         self.refused(["run.memory_bytes allows 1 MB", "lower job.selection.clients"], code=6, run__memory_bytes=1_000_000)
 
     def test_a_folder_of_another_scenario_is_left_alone(self):
