@@ -149,11 +149,20 @@ bool Round::Hopeless(absl::Time now) const {
   return std::count_if(members_.begin(), members_.end(), may_rejoin) < missing;
 }
 
+bool Round::Waits(absl::Time now) {
+  const auto holds = [&](const auto& item) { return Holds(item.second, now); };
+  const auto last = members_.lower_bound(waited_for_);
+  auto found = std::find_if(last, members_.end(), holds);
+  if (found == members_.end()) found = std::find_if(members_.begin(), last, holds);
+  if (found == last && (last == members_.end() || !holds(*last))) return false;
+  waited_for_ = found->first;
+  return true;
+}
+
 RoundActions Round::Settle(absl::Time now, RoundActions actions) {
   const bool full = answers() >= options_.close_at;
   // Called at each event, of which a cohort of n has a multiple of n: no pass over all members but where it must be.
-  const auto holds = [&](const auto& item) { return Holds(item.second, now); };
-  if (!full && !Hopeless(now) && std::any_of(members_.begin(), members_.end(), holds)) return actions;
+  if (!full && !Hopeless(now) && Waits(now)) return actions;
   if (full || answers() >= options_.min_answers) {
     state_ = State::kClosed;
     CancelWorking(now, "the round has closed without this client", &actions);

@@ -110,6 +110,8 @@ class Round {
   bool Holds(const Member& member, absl::Time now) const;
   // Too few answers can still come. Who works may answer, stalled or not.
   bool Hopeless(absl::Time now) const;
+  // Somebody holds the round up.
+  bool Waits(absl::Time now);
   // Ends the round when its rule says so.
   RoundActions Settle(absl::Time now, RoundActions actions = {});
   void CancelWorking(absl::Time now, const std::string& reason, RoundActions* actions) const;
@@ -119,6 +121,7 @@ class Round {
   State state_ = State::kOpen;
   std::map<std::string, Member> members_;
   std::array<int64_t, 5> counts_{};  // of members by state
+  std::string waited_for_;           // who held the round up when it was last asked
 };
 
 }  // namespace weft::server
