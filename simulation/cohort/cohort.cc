@@ -14,6 +14,8 @@ namespace {
 
 // Groups trained at a time for each thread: enough that threads rarely wait for the last one.
 constexpr int kGroupsPerThread = 4;
+// Ranks wait for each other at the end of each window, which then had better be wide.
+constexpr int kGroupsPerThreadOfRanks = 8;
 
 }  // namespace
 
@@ -47,7 +49,8 @@ absl::StatusOr<SentUpdate> Cohort::Take(int64_t index) {
 absl::Status Cohort::TrainFrom(size_t first) {
   const int ranks = options_.workers == nullptr ? 1 : options_.workers->ranks();
   std::vector<Group*> window;
-  for (size_t g = first; g < groups_.size() && std::ssize(window) < kGroupsPerThread * options_.threads * ranks; ++g) {
+  const int wanted = options_.threads * (ranks == 1 ? kGroupsPerThread : kGroupsPerThreadOfRanks * ranks);
+  for (size_t g = first; g < groups_.size() && std::ssize(window) < wanted; ++g) {
     if (!groups_[g].trained) window.push_back(&groups_[g]);
   }
   const std::vector<std::vector<Group*>> dealt = Deal(std::move(window));

@@ -164,7 +164,7 @@ absl::Status EngineImpl::Answer(int64_t client, const std::string& name) {
   if (sent->tensors.has_value()) {
     attempt_->waiting.push_back({std::move(sent->facts), *std::move(sent->tensors), 0});
   } else {
-    WEFT_RETURN_IF_ERROR(options_.workers->Accept(sent->rank, client));
+    options_.workers->Accept(sent->rank, client);
   }
   states_->Stage(client, std::move(sent->next));
   if (attempt_->waiting.size() >= server::Fold::kLargestGroup) WEFT_RETURN_IF_ERROR(FoldWaiting());

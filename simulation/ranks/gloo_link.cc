@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -25,6 +26,9 @@ constexpr std::chrono::minutes kTimeToMeet{5};
 constexpr std::chrono::hours kLongestSilence{24 * 7};
 // Of one message of Gloo.
 constexpr size_t kLargestPiece = size_t{1} << 28;
+// Both ranks meet for each piece, so the first is of fixed size and holds all of a small message: its length as a u64,
+// then its bytes.
+constexpr size_t kFirstPiece = 4096, kFirstBytes = kFirstPiece - sizeof(uint64_t);
 
 std::string Variable(const char* name, const char* other = nullptr) {
   const char* value = std::getenv(name);
@@ -54,13 +58,14 @@ class GlooLink final : public Link {
 
   absl::Status Send(int to, std::string_view bytes) override {
     return Try(to, [&] {
-      int64_t size = static_cast<int64_t>(bytes.size());
-      Wait(group_->send(Pieces(&size, 1, at::kLong), to, 0));
+      const uint64_t size = bytes.size();
+      std::memcpy(first_.data(), &size, sizeof(size));
+      std::memcpy(first_.data() + sizeof(size), bytes.data(), std::min(kFirstBytes, bytes.size()));
+      Wait(group_->send(Piece(first_.data(), kFirstPiece), to, 0));
       // Gloo's tensors are not const.
       char* data = const_cast<char*>(bytes.data());
-      for (size_t at = 0; at < bytes.size(); at += kLargestPiece) {
-        const size_t piece = std::min(kLargestPiece, bytes.size() - at);
-        Wait(group_->send(Pieces(data + at, static_cast<int64_t>(piece), at::kByte), to, 0));
+      for (size_t at = kFirstBytes; at < bytes.size(); at += kLargestPiece) {
+        Wait(group_->send(Piece(data + at, std::min(kLargestPiece, bytes.size() - at)), to, 0));
       }
     });
   }
@@ -68,22 +73,22 @@ class GlooLink final : public Link {
   absl::StatusOr<std::string> Receive(int from) override {
     std::string bytes;
     WEFT_RETURN_IF_ERROR(Try(from, [&] {
-      int64_t size = 0;
-      Wait(group_->recv(Pieces(&size, 1, at::kLong), from, 0));
-      bytes.resize(static_cast<size_t>(size));
-      for (size_t at = 0; at < bytes.size(); at += kLargestPiece) {
-        const size_t piece = std::min(kLargestPiece, bytes.size() - at);
-        Wait(group_->recv(Pieces(bytes.data() + at, static_cast<int64_t>(piece), at::kByte), from, 0));
+      Wait(group_->recv(Piece(first_.data(), kFirstPiece), from, 0));
+      uint64_t size = 0;
+      std::memcpy(&size, first_.data(), sizeof(size));
+      bytes.resize(size);
+      std::memcpy(bytes.data(), first_.data() + sizeof(size), std::min(kFirstBytes, bytes.size()));
+      for (size_t at = kFirstBytes; at < bytes.size(); at += kLargestPiece) {
+        Wait(group_->recv(Piece(bytes.data() + at, std::min(kLargestPiece, bytes.size() - at)), from, 0));
       }
     }));
     return bytes;
   }
 
  private:
-  static std::vector<at::Tensor>& Pieces(void* data, int64_t count, at::ScalarType type) {
-    thread_local std::vector<at::Tensor> pieces;
-    pieces.assign(1, at::from_blob(data, {count}, at::TensorOptions(type)));
-    return pieces;
+  std::vector<at::Tensor>& Piece(char* data, size_t bytes) {
+    piece_.assign(1, at::from_blob(data, {static_cast<int64_t>(bytes)}, at::TensorOptions(at::kByte)));
+    return piece_;
   }
   static void Wait(const c10::intrusive_ptr<c10d::Work>& work) { work->wait(); }
 
@@ -99,6 +104,8 @@ class GlooLink final : public Link {
   }
 
   const c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  std::array<char, kFirstPiece> first_{};
+  std::vector<at::Tensor> piece_;  // of the send or receive under way
 };
 
 }  // namespace

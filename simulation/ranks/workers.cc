@@ -1,5 +1,7 @@
 #include "simulation/ranks/workers.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "simulation/ranks/convert.h"
@@ -34,7 +36,7 @@ absl::Status Workers::OpenRun(int64_t number, const std::string& fingerprint, co
 
 absl::Status Workers::OpenAttempt(int64_t round, int64_t updates, const Adapter& state,
                                   const std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>>& base_steps) {
-  for (FoldClients& fold : folds_) fold.Clear();
+  for (std::vector<int64_t>& clients : accepted_) clients.clear();
   Command command;
   command.mutable_attempt()->set_round(round);
   command.mutable_attempt()->set_updates(updates);
@@ -59,6 +61,8 @@ absl::Status Workers::Train(int rank, const std::vector<std::vector<int64_t>>& g
       if (!state->empty()) ToMessage(*state, client.mutable_kept());
     }
   }
+  const std::vector<int64_t> accepted = std::exchange(accepted_[rank], {});
+  command.mutable_train()->mutable_accepted()->Add(accepted.begin(), accepted.end());
   answer_due_[rank] = true;
   return Send(rank, command);
 }
@@ -84,26 +88,13 @@ absl::StatusOr<std::vector<absl::StatusOr<SentUpdate>>> Workers::Trained(int ran
   return results;
 }
 
-absl::Status Workers::Accept(int rank, int64_t client) {
-  folds_[rank].add_clients(client);
-  return folds_[rank].clients_size() < static_cast<int>(server::Fold::kLargestGroup) ? absl::OkStatus()
-                                                                                     : SendAccepted(rank);
-}
-
-absl::Status Workers::SendAccepted(int rank) {
-  Command command;
-  *command.mutable_fold() = std::move(folds_[rank]);
-  folds_[rank].Clear();
-  return command.fold().clients().empty() ? absl::OkStatus() : Send(rank, command);
-}
-
 absl::Status Workers::MergeInto(server::Fold* fold) {
-  Command share;
-  share.mutable_share();
   for (int rank = 1; rank < ranks(); ++rank) {
-    WEFT_RETURN_IF_ERROR(SendAccepted(rank));
+    Command command;
+    const std::vector<int64_t> accepted = std::exchange(accepted_[rank], {});
+    command.mutable_share()->mutable_accepted()->Add(accepted.begin(), accepted.end());
     answer_due_[rank] = true;
-    WEFT_RETURN_IF_ERROR(Send(rank, share));
+    WEFT_RETURN_IF_ERROR(Send(rank, command));
   }
   for (int rank = 1; rank < ranks(); ++rank) {
     WEFT_ASSIGN_OR_RETURN(const Answer answer, ReceiveAnswer(rank));

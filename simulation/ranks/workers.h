@@ -23,7 +23,7 @@ namespace weft::simulation {
 // Not thread-safe. Errors: those of a rank, and UNAVAILABLE when it has gone.
 class Workers {
  public:
-  explicit Workers(Link* link) : link_(link), folds_(link->ranks()), answer_due_(link->ranks()) {}
+  explicit Workers(Link* link) : link_(link), accepted_(link->ranks()), answer_due_(link->ranks()) {}
 
   int ranks() const { return link_->ranks(); }
 
@@ -35,8 +35,8 @@ class Workers {
   absl::Status Train(int rank, const std::vector<std::vector<int64_t>>& groups,
                      const std::function<absl::StatusOr<std::shared_ptr<const KeptState>>(int64_t)>& kept);
   absl::StatusOr<std::vector<absl::StatusOr<SentUpdate>>> Trained(int rank);
-  // The update of a client that this rank has trained was accepted.
-  absl::Status Accept(int rank, int64_t client);
+  // The update of a client that this rank has trained was accepted; the rank is told with what it is asked next.
+  void Accept(int rank, int64_t client) { accepted_[rank].push_back(client); }
   // Merges what all have accepted of the attempt into `fold`.
   absl::Status MergeInto(server::Fold* fold);
   // Ends their processes with that exit code, as far as they are still there.
@@ -46,12 +46,11 @@ class Workers {
   absl::Status Send(int rank, const Command& command);
   absl::Status SendAll(const Command& command);
   absl::StatusOr<Answer> ReceiveAnswer(int rank);
-  absl::Status SendAccepted(int rank);
 
   Link* const link_;
   size_t steps_sent_ = 0;
-  std::vector<FoldClients> folds_;  // by rank: accepted and not sent yet
-  std::vector<bool> answer_due_;    // by rank
+  std::vector<std::vector<int64_t>> accepted_;  // by rank: not told yet
+  std::vector<bool> answer_due_;                // by rank
 };
 
 }  // namespace weft::simulation

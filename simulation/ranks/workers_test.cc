@@ -118,18 +118,23 @@ TEST(WorkersTest, ARanksErrorNamesIt) {
   EXPECT_EQ(workers.Trained(2).status(), absl::ResourceExhaustedError("rank 2: no memory"));
 }
 
-TEST(WorkersTest, AcceptedClientsAreSentInGroupsAndBeforeTheSumIsAsked) {
+TEST(WorkersTest, AcceptedClientsAreSentBeforeAnythingElseIsAsked) {
   FakeLink link;
   Workers workers(&link);
-  for (int64_t client = 0; client < 17; ++client) ASSERT_TRUE(workers.Accept(1, client).ok());
+  workers.Accept(1, 4);
+  workers.Accept(1, 5);
+  EXPECT_TRUE(link.sent[1].empty());
+  ASSERT_TRUE(workers.Train(1, {{6}}, Nothing).ok());
   ASSERT_EQ(link.sent[1].size(), 1);
-  EXPECT_EQ(link.sent[1][0].fold().clients_size(), 16);
+  EXPECT_THAT(link.sent[1][0].train().accepted(), ElementsAre(4, 5));
+  link.Ready(1, Answer());
+  ASSERT_TRUE(workers.Trained(1).ok());
+  workers.Accept(1, 6);
   link.Ready(1, Answer());
   link.Ready(2, Answer());
   ASSERT_TRUE(workers.MergeInto(nullptr).ok());  // nobody has folded anything
-  ASSERT_EQ(link.sent[1].size(), 3);
-  EXPECT_THAT(link.sent[1][1].fold().clients(), ElementsAre(16));
-  EXPECT_TRUE(link.sent[1][2].has_share());
+  ASSERT_EQ(link.sent[1].size(), 2);
+  EXPECT_THAT(link.sent[1][1].share().accepted(), ElementsAre(6));
   EXPECT_EQ(link.sent[2].size(), 1);
 }
 

@@ -54,8 +54,7 @@ class Server {
     if (command.has_attempt()) return Open(command.attempt());
     if (!attempt_.has_value()) return absl::InternalError("no attempt is open");
     if (command.has_train()) return Train(command.train());
-    if (command.has_fold()) return Fold(command.fold());
-    if (command.has_share()) return Share();
+    if (command.has_share()) return Share(command.share());
     return absl::InternalError("rank 0: an unknown command; start the same version on all ranks");
   }
 
@@ -91,6 +90,7 @@ class Server {
   }
 
   absl::Status Train(const TrainGroups& wanted) {
+    WEFT_RETURN_IF_ERROR(Fold(wanted.accepted()));
     std::map<int64_t, std::shared_ptr<const KeptState>> kept;
     std::vector<std::vector<CohortClient>> groups;
     for (const TrainGroups::Group& group : wanted.groups()) {
@@ -140,19 +140,24 @@ class Server {
                                        server::WaitingUpdate{std::move(sent->facts), *std::move(sent->tensors), 0});
   }
 
-  absl::Status Fold(const FoldClients& accepted) {
+  absl::Status Fold(const google::protobuf::RepeatedField<int64_t>& accepted) {
     std::vector<server::WaitingUpdate> updates;
-    for (const int64_t client : accepted.clients()) {
+    for (const int64_t client : accepted) {
+      if (updates.size() == server::Fold::kLargestGroup) {
+        WEFT_RETURN_IF_ERROR(attempt_->fold->Accumulate(updates));
+        updates.clear();
+      }
       const auto found = attempt_->updates.find(client);
       if (found == attempt_->updates.end()) return absl::InternalError(absl::StrCat("no update of client ", client));
       updates.push_back(std::move(found->second));
       attempt_->updates.erase(found);
     }
-    attempt_->folded += std::ssize(updates);
+    attempt_->folded += accepted.size();
     return attempt_->fold->Accumulate(updates);
   }
 
-  absl::Status Share() {
+  absl::Status Share(const simulation::Share& share) {
+    WEFT_RETURN_IF_ERROR(Fold(share.accepted()));
     Answer answer;
     answer.set_folded(attempt_->folded);
     if (attempt_->folded == 0) return options_.link->Send(0, answer.SerializeAsString());
