@@ -73,6 +73,11 @@ std::vector<std::string> Evaluators(const Engine::Options& options) {
 
 }  // namespace
 
+absl::Status Engine::Check(const Options& options) {
+  WEFT_RETURN_IF_ERROR(CheckSelection(options));
+  return PrepareTrainer(options.site).status();
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Options options) {
   auto engine = std::make_unique<EngineImpl>(std::move(options));
   WEFT_RETURN_IF_ERROR(engine->Open());

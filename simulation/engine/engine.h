@@ -53,7 +53,9 @@ class Engine {
   // round, to be gone on with later.
   using Observer = std::function<bool(const proto::RoundStatus& round)>;
 
-  // INVALID_ARGUMENT: a job or population that can't run; DATA_LOSS: a damaged folder; FAILED_PRECONDITION: a folder of
+  // INVALID_ARGUMENT: a job or population that can't run. Touches no folder.
+  static absl::Status Check(const Options& options);
+  // As Check; DATA_LOSS: a damaged folder; FAILED_PRECONDITION: a folder of
   // another job.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(Options options);
   virtual ~Engine() = default;

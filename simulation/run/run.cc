@@ -177,6 +177,7 @@ absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
                                                                           : kTokensPerPassOfDevice;
   engine_options.tokens_per_row = prepared.TokensPerRow();
   engine_options.folder = options.folder;
+  WEFT_RETURN_IF_ERROR(Engine::Check(engine_options));
   WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, population, engine_options.tokens_per_row, prepared.threads));
 
   if (options.workers != nullptr) {
