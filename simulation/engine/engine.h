@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter.h"
+#include "adapters/encoding.h"
 #include "proto/plan.pb.h"
 #include "proto/scenario.pb.h"
 #include "proto/status.pb.h"
@@ -48,6 +49,8 @@ class Engine {
     double tokens_per_pass = 4096;
     double tokens_per_row = 1;  // about
     std::string folder;         // empty: nothing is written
+    // Sees each update that counts, before it is summed; null: nobody. Of one rank only.
+    std::function<void(const std::string& client, const EncodedUpdate& update)> on_update;
   };
   // Called with each round once it is committed, and evaluated where it is due. False ends the run before the next
   // round, to be gone on with later.
@@ -55,8 +58,7 @@ class Engine {
 
   // INVALID_ARGUMENT: a job or population that can't run. Touches no folder.
   static absl::Status Check(const Options& options);
-  // As Check; DATA_LOSS: a damaged folder; FAILED_PRECONDITION: a folder of
-  // another job.
+  // As Check; DATA_LOSS: a damaged folder; FAILED_PRECONDITION: a folder of another job.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(Options options);
   virtual ~Engine() = default;
 

@@ -162,6 +162,7 @@ absl::Status EngineImpl::Answer(int64_t client, const std::string& name) {
   }
   WEFT_ASSIGN_OR_RETURN(server::JobActions actions, machine_->OnUpdate(sent->facts, now_));
   if (sent->tensors.has_value()) {
+    if (options_.on_update) options_.on_update(name, *sent->tensors);
     attempt_->waiting.push_back({std::move(sent->facts), *std::move(sent->tensors), 0});
   } else {
     options_.workers->Accept(sent->rank, client);

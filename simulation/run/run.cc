@@ -149,33 +149,38 @@ absl::Status WriteAdapter(const std::string& folder, const Engine& engine, const
 
 }  // namespace
 
+absl::StatusOr<Engine::Options> EngineOptionsOf(const proto::Scenario& scenario, const PreparedRun& prepared) {
+  const server::CheckedJob& job = *prepared.job;
+  const Population& population = *prepared.population;
+  Engine::Options options;
+  options.scenario = scenario;
+  options.site = prepared.site();
+  if (!scenario.job().warm_start().empty()) {
+    WEFT_ASSIGN_OR_RETURN(Adapter initial,
+                          ReadPeftFolder(scenario.job().warm_start(), job.layout, job.base, job.config.task().type()));
+    WEFT_RETURN_IF_ERROR(CheckFinite(initial));
+    options.initial = std::make_shared<const Adapter>(std::move(initial));
+  }
+  if (scenario.evaluation().central()) {
+    options.central = population.central();
+  } else {
+    options.evaluators = SomeClients(scenario.evaluation().clients(), population, scenario.job().seed());
+  }
+  options.tokens_per_pass = scenario.run().tokens_per_pass() > 0 ? static_cast<double>(scenario.run().tokens_per_pass())
+                            : prepared.trainer->device().starts_with("cpu") ? kTokensPerPass
+                                                                            : kTokensPerPassOfDevice;
+  options.tokens_per_row = prepared.TokensPerRow();
+  return options;
+}
+
 absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   const proto::Scenario& scenario = options.scenario;
   if (IsFinished(options.folder, scenario)) return RunEnd::kFinishedBefore;
   WEFT_ASSIGN_OR_RETURN(const PreparedRun prepared, Prepare(scenario, options.trainer, LocalRanks()));
   const server::CheckedJob& job = *prepared.job;
   const Population& population = *prepared.population;
-  Trainer* const trainer = prepared.trainer;
-  Engine::Options engine_options;
-  engine_options.scenario = scenario;
-  engine_options.site = prepared.site();
-  if (!scenario.job().warm_start().empty()) {
-    WEFT_ASSIGN_OR_RETURN(Adapter initial,
-                          ReadPeftFolder(scenario.job().warm_start(), job.layout, job.base, job.config.task().type()));
-    WEFT_RETURN_IF_ERROR(CheckFinite(initial));
-    engine_options.initial = std::make_shared<const Adapter>(std::move(initial));
-  }
+  WEFT_ASSIGN_OR_RETURN(Engine::Options engine_options, EngineOptionsOf(scenario, prepared));
   engine_options.workers = options.workers;
-  if (scenario.evaluation().central()) {
-    engine_options.central = population.central();
-  } else {
-    engine_options.evaluators = SomeClients(scenario.evaluation().clients(), population, scenario.job().seed());
-  }
-  engine_options.tokens_per_pass = scenario.run().tokens_per_pass() > 0
-                                       ? static_cast<double>(scenario.run().tokens_per_pass())
-                                   : trainer->device().starts_with("cpu") ? kTokensPerPass
-                                                                          : kTokensPerPassOfDevice;
-  engine_options.tokens_per_row = prepared.TokensPerRow();
   engine_options.folder = options.folder;
   WEFT_RETURN_IF_ERROR(Engine::Check(engine_options));
   WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, population, engine_options.tokens_per_row, prepared.threads));

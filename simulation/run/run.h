@@ -10,10 +10,14 @@
 #include "absl/status/statusor.h"
 #include "proto/scenario.pb.h"
 #include "proto/status.pb.h"
+#include "simulation/engine/engine.h"
 #include "simulation/ranks/workers.h"
 #include "simulation/run/prepare.h"
 
 namespace weft::simulation {
+
+// What the engine is to do by this scenario, without a folder and other ranks.
+absl::StatusOr<Engine::Options> EngineOptionsOf(const proto::Scenario& scenario, const PreparedRun& prepared);
 
 // How a run is carried out from a scenario to its folder.
 struct RunOptions {

@@ -152,7 +152,7 @@ class BundleTest(unittest.TestCase):
         return process
 
     def test_every_program_starts(self):
-        for name in ("weft", "weft-coordinator", "weft-client", "weft-rounds", "weft-sim", "weft-generate"):
+        for name in ("weft", "weft-coordinator", "weft-client", "weft-sim", "weft-generate"):
             with self.subTest(name):
                 self.assertIn(name, self.expect([f"/weft/bin/{name}", "--help"], self.torch))
         self.assertIn("trainer_bench", self.expect(["trainer_bench"], self.torch, code=2))

@@ -213,13 +213,13 @@ def ffa_tolerance():
 
 @claim("FlexLoRA, HetLoRA, FLoRA: clients of unequal rank together beat all of them at the smallest rank")
 def mixed_ranks():
-    ranks = {f"client-{k:03}": rank for k, rank in enumerate([1, 1, 2, 2, 8, 8])}
+    ranks = {"ranks": [{"part": 1 / 3, "rank": 1}, {"part": 1 / 3, "rank": 2}]}  # a third has 8
     rules = {"FedIT, rank 1": ("fedavg", {}, 1, {}), "FlexLoRA, mixed": ("flexlora", {"split": "sqrt"}, 8, ranks),
              "HetLoRA, mixed": ("hetlora", {"gamma": 1.0}, 8, ranks), "FLoRA, mixed": ("flora", {}, 8, ranks)}
 
     def make(method, lr, seed):
         rule, config, rank, mixed = rules[method]
-        return {"task": task("digits", seed), "ranks": mixed,
+        return {"task": task("digits", seed), "behaviour": mixed,
                 "job": job(rule, config, rounds=20, steps=30, lr=lr, seed=seed, rank=rank, alpha=2 * rank)}
     search = Search(list(rules), RATES, range(3), make)
     holds = ahead(*[search.gap(method, "FedIT, rank 1") for method in ("FlexLoRA, mixed", "HetLoRA, mixed", "FLoRA, mixed")])
@@ -232,12 +232,12 @@ def hostile_clients():
     rules = {"mean": FFA, "norm bound": ("norm_bound", {**inner, "max_norm": 1.0}), "median": ("median", inner),
              "trimmed mean": ("trimmed_mean", inner), "Krum": ("krum", {**inner, "f": 2, "m": 1}),
              "Multi-Krum": ("krum", {**inner, "f": 2, "m": 6}), "geometric median": ("geometric_median", inner)}
-    hostile = {f"client-{k:03}": {"kind": "scale", "factor": -10} for k in (3, 7)}
+    hostile = {"hostile": [{"part": 0.2, "attack": "sign_flip", "factor": 10}]}
     lines, attacked, clean = ["| rule | no hostile client, % | two of ten, % |", "| --- | --- | --- |"], {}, {}
     for method, (rule, config) in rules.items():
         values = []
-        for attacks in ({}, hostile):
-            runs = [{"name": str(seed), "task": task("synthetic", seed, clients=10), "attacks": attacks,
+        for behaviour in ({}, hostile):
+            runs = [{"name": str(seed), "task": task("synthetic", seed, clients=10), "behaviour": behaviour,
                      "job": job(rule, config, rounds=15, steps=20, lr=0.3, seed=seed, round={"min_updates": 10})} for seed in range(3)]
             values.append(np.mean([final(result, 0.0) for result in run_all(runs).values()]))
         clean[method], attacked[method] = values

@@ -1,7 +1,7 @@
-"""Runs experiments on weft-rounds and keeps what they gave: the same run is not run again while binary and run stay the same.
+"""Runs experiments in simulation and keeps what they gave: the same run is not run again while binary and run stay the same.
 
-A run is a dict of weft-rounds (simulation/rounds_main.cc). Results lie in .weft/claims/results/<hash>.json, one file a run, so that a sweep
-that was cut off goes on where it was. Two processes share the machine's two cores.
+A run is a dict: task, job, and, if wanted, behaviour (as in a scenario), evaluate_every, dump (rounds_main.cc). Results lie in
+.weft/claims/results/<hash>.json, one file a run, so that a sweep that was cut off goes on where it was. Two processes share the machine's two cores.
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = pathlib.Path(os.environ.get("WEFT_CLAIMS_DIR", ROOT / ".weft/claims"))
-BINARY = pathlib.Path(os.environ.get("WEFT_ROUNDS", ROOT / "bazel-bin/simulation/weft-rounds"))
+BINARY = pathlib.Path(os.environ.get("WEFT_CLAIMS_ROUNDS", ROOT / "bazel-bin/tests/claims/rounds"))
 PROCESSES = 2
 
 
@@ -89,25 +89,34 @@ def run_all(runs):
     return {run["name"]: json.loads((store / f"{key_of(run)}.json").read_text()) for run in runs}
 
 
+def line_of(key, run):
+    """What the binary reads. The key is the run's name there: job names allow neither blanks nor brackets."""
+    job, clients = copy.deepcopy(run["job"]), pathlib.Path(run["task"], "clients")
+    job.update(name=key, base={"path": str(pathlib.Path(run["task"], "base"))})
+    job["evaluation"] = {"every": run.get("evaluate_every", job["stop"]["rounds"])}
+    scenario = {"job": job, "population": {"data": str(clients), "partition": "folders"}, "behaviour": run.get("behaviour", {}),
+                "evaluation": {"central": False, "clients": sum(1 for _ in clients.iterdir())}, "run": {"threads": 1}}
+    return {"name": key, "scenario": scenario, **({"dump": run["dump"]} if "dump" in run else {})}
+
+
 def run_part(part, store):
     with tempfile.TemporaryDirectory(dir=WORK) as scratch:
         lines, out = pathlib.Path(scratch, "runs.jsonl"), pathlib.Path(scratch, "results.jsonl")
-        # The key is the run's name there: job names allow neither blanks nor brackets.
-        lines.write_text("".join(json.dumps({**run, "name": key}) + "\n" for key, run in part))
+        lines.write_text("".join(json.dumps(line_of(key, run)) + "\n" for key, run in part))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([BINARY, lines, "--out", out, "--threads", "1"], env=environment, check=False, capture_output=True, text=True)
+        done = subprocess.run([BINARY, lines, "--out", out], env=environment, check=False, capture_output=True, text=True)
         results = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
         for result in results:
             (store / f"{result['name']}.json").write_text(json.dumps(result))
         if done.returncode != 0 or len(results) != len(part):
-            sys.exit(f"weft-rounds ended with {done.returncode} after {len(results)} of {len(part)} runs:\n{done.stderr[-3000:]}")
+            sys.exit(f"{BINARY.name} ended with {done.returncode} after {len(results)} of {len(part)} runs:\n{done.stderr[-3000:]}")
 
 
 def final(result, default=float("nan")):
     """Accuracy of the last round; nan for a run that diverged."""
     if result["status"] != "OK":
-        # A loss that is no number, or deltas so large that the coordinator refused every one.
-        if not any(sign in result["status"] for sign in ("OUT_OF_RANGE", "nothing was accumulated")):
+        # Losses that are no number, or deltas so large that they are refused.
+        if "was abandoned" not in result["status"]:
             sys.exit(f"run {result['name']}: {result['status']}")
         return default
     return result["rounds"][-1].get("accuracy", default)
