@@ -48,7 +48,7 @@ def main():
     slowest = 0
     for noise in NOISE:
         found = search(noise)
-        slowest = max([slowest] + [sum(round_["seconds"] for round_ in result["rounds"]) for result in found.results.values()])
+        slowest = max([slowest] + [sum(round_["real_seconds"] for round_ in result["rounds"]) for result in found.results.values()])
         gaps = [f"{mean:+.1f} ± {error:.1f}" for mean, error in (found.gap("FFA-LoRA", "LoRA"), found.gap("FedSVD", "FFA-LoRA"))]
         lines.append(f"| {noise:g} | {epsilon(noise):.2f} | " + " | ".join([found.row(rule) for rule in RULES] + gaps) + " |")
         print(lines[-1], flush=True)
