@@ -91,6 +91,7 @@ Json TableOf(const std::vector<TableRun>& runs) {
       for (const double value : values) square += (value - mean) * (value - mean);
       line[name] = {{"mean", mean}};
       if (values.size() > 1) line[name]["sd"] = std::sqrt(square / static_cast<double>(values.size() - 1));
+      line[name]["runs"] = values.size();
     }
     table.push_back(std::move(line));
   }
@@ -101,7 +102,7 @@ std::string TableCsv(const Json& table) {
   std::string text;
   for (const std::string& setting : SettingsOf(table)) absl::StrAppend(&text, setting, ",");
   text += "runs";
-  for (const char* name : kFigures) absl::StrAppend(&text, ",", name, "_mean,", name, "_sd");
+  for (const char* name : kFigures) absl::StrAppend(&text, ",", name, "_mean,", name, "_sd,", name, "_runs");
   text += "\n";
   for (const Json& line : table) {
     for (const auto& [setting, value] : line.at("settings").items()) {
@@ -109,7 +110,7 @@ std::string TableCsv(const Json& table) {
     }
     absl::StrAppend(&text, line.at("runs").get<int64_t>());
     for (const char* name : kFigures) {
-      for (const char* part : {"mean", "sd"}) {
+      for (const char* part : {"mean", "sd", "runs"}) {
         const bool there = line.contains(name) && line.at(name).contains(part);
         absl::StrAppend(&text, ",", there ? line.at(name).at(part).dump() : "");
       }

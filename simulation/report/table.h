@@ -16,8 +16,9 @@ struct TableRun {
 };
 
 // One line for each combination of settings, runs that differ in seeds alone together: [{"settings": {...}, "runs": n,
-// "final_accuracy": {"mean": m, "sd": s}, ...}]. sd divides by n - 1; a single run has none. Figures that a run lacks
-// are left out.
+// "final_accuracy": {"mean": m, "sd": s, "runs": k}, ...}], of the k runs that have the figure (those that reached an
+// accuracy, those whose loss is a number); sd divides by k - 1, a single run has none. Figures that no run has are left
+// out.
 nlohmann::ordered_json TableOf(const std::vector<TableRun>& runs);
 // The same as CSV, a column for each setting.
 std::string TableCsv(const nlohmann::ordered_json& table);

@@ -23,6 +23,8 @@ TEST(TableTest, RunsThatDifferInTheirSeedShareALine) {
   EXPECT_NEAR(table[0]["final_accuracy"]["mean"], 0.6, 1e-12);
   EXPECT_NEAR(table[0]["final_accuracy"]["sd"], 0.1414213562, 1e-9);
   EXPECT_EQ(table[0]["worst_tenth"]["mean"], 0.2);
+  EXPECT_EQ(table[0]["worst_tenth"]["runs"], 1) << "of the two";
+  EXPECT_EQ(table[0]["final_accuracy"]["runs"], 2);
   EXPECT_FALSE(table[0]["worst_tenth"].contains("sd"));
   EXPECT_FALSE(table[1].contains("final_accuracy"));
   EXPECT_FALSE(table[0]["settings"].contains("job.seed"));
@@ -30,9 +32,9 @@ TEST(TableTest, RunsThatDifferInTheirSeedShareALine) {
 
 TEST(TableTest, Csv) {
   const std::string csv = TableCsv(TableOf(Runs()));
-  EXPECT_THAT(csv, HasSubstr("job.aggregator.name,runs,final_accuracy_mean,final_accuracy_sd,"));
-  EXPECT_THAT(csv, HasSubstr("\nfedavg,2,0.6,0.1414"));
-  EXPECT_THAT(csv, HasSubstr("\ndp,1,,,"));
+  EXPECT_THAT(csv, HasSubstr("job.aggregator.name,runs,final_accuracy_mean,final_accuracy_sd,final_accuracy_runs,"));
+  EXPECT_THAT(csv, testing::ContainsRegex("\nfedavg,2,0\\.6,0\\.1414[0-9]*,2,"));
+  EXPECT_THAT(csv, HasSubstr("\ndp,1,,,,"));
 }
 
 TEST(TableTest, Text) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/hash.h"
@@ -77,22 +78,42 @@ void LocateAll(const std::string& file, proto::Scenario* scenario) {
   Locate(file, scenario->mutable_behaviour()->mutable_availability()->mutable_trace());
 }
 
-// As a name of a folder: "3,rule=fedavg,seed=1".
-std::string FolderName(const std::vector<std::pair<std::string, std::string>>& values, size_t number) {
-  std::string name = absl::StrCat(number);
+// As a name of a folder: "aggregator=fedavg,seed=1". It follows from the values alone, so that a run is known again
+// when the sweep has grown; where they don't fit into a name, a hash tells them apart.
+std::string FolderName(const std::vector<std::pair<std::string, std::string>>& values) {
+  constexpr size_t kLongest = 200;
   std::vector<std::string> settings;
   for (const auto& [setting, value] : values) settings.push_back(setting);
   const std::vector<std::string> names = ShortNames(settings);
+  std::string name, whole;
+  bool changed = false;
   for (size_t i = 0; i < values.size(); ++i) {
     std::string word = absl::StrCat(names[i], "=", ShortValue(values[i].second));
     for (char& c : word) {
       const bool plain =
           std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '=' || c == '.' || c == '-' || c == '_';
+      changed |= !plain;
       if (!plain) c = '_';
     }
-    absl::StrAppend(&name, ",", word.substr(0, 60));
+    absl::StrAppend(&name, i == 0 ? "" : ",", word);
+    absl::StrAppend(&whole, values[i].first, "=", values[i].second, "\n");
   }
-  return name.substr(0, 200);
+  if (!changed && name.size() <= kLongest) return name;
+  return absl::StrCat(name.substr(0, kLongest), "-", ToHex(Sha256Of(whole)).substr(0, 8));
+}
+
+// Takes settings that are overridden out of the sweep.
+absl::Status TakeOut(const std::vector<std::string>& overrides, std::vector<Axis>* axes) {
+  for (const std::string& override_text : overrides) {
+    const std::string path = override_text.substr(0, override_text.find('='));
+    std::erase_if(*axes, [&](const Axis& axis) { return axis.first == path; });
+    for (const Axis& axis : *axes) {
+      if (!absl::StartsWith(path, axis.first + ".") && !absl::StartsWith(axis.first, path + ".")) continue;
+      return absl::InvalidArgumentError(absl::StrCat("--set ", override_text, ": the sweep sets ", axis.first,
+                                                     "; override that, or the sweep itself: --set \"sweep={}\""));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<proto::Scenario> Load(const std::string& path, const std::vector<std::string>& overrides) {
@@ -108,9 +129,14 @@ absl::StatusOr<proto::Scenario> Load(const std::string& path, const std::vector<
 absl::StatusOr<std::vector<ScenarioRun>> LoadScenario(const std::string& path,
                                                       const std::vector<std::string>& overrides) {
   WEFT_ASSIGN_OR_RETURN(const proto::Scenario all, Load(path, overrides));
-  WEFT_ASSIGN_OR_RETURN(const std::vector<Axis> axes, AxesOf(all));
+  WEFT_ASSIGN_OR_RETURN(std::vector<Axis> axes, AxesOf(all));
+  WEFT_RETURN_IF_ERROR(TakeOut(overrides, &axes));
   const std::string folder = absl::StrCat(all.run().out(), "/", all.job().name());
-  if (axes.empty()) return std::vector<ScenarioRun>{{all, {}, folder}};
+  if (axes.empty()) {
+    proto::Scenario one = all;
+    one.clear_sweep();
+    return std::vector<ScenarioRun>{{std::move(one), {}, folder}};
+  }
   std::vector<ScenarioRun> runs;
   std::vector<size_t> at(axes.size(), 0);
   while (true) {
@@ -128,7 +154,7 @@ absl::StatusOr<std::vector<ScenarioRun>> LoadScenario(const std::string& path,
     }
     run.scenario = *std::move(scenario);
     run.scenario.clear_sweep();
-    run.folder = absl::StrCat(folder, "/", FolderName(run.values, runs.size() + 1));
+    run.folder = absl::StrCat(folder, "/", FolderName(run.values));
     runs.push_back(std::move(run));
     size_t i = axes.size();
     while (i > 0 && ++at[i - 1] == axes[i - 1].second.size()) at[--i] = 0;

@@ -18,9 +18,9 @@ struct ScenarioRun {
 };
 
 // Reads a scenario (config/yaml.h), `overrides` as "a.b=c" applied to it and to each run, and makes its runs: one, or
-// of a sweep all combinations, the last setting changing fastest. Paths in it become relative to the working directory.
-// INVALID_ARGUMENT: as LoadYaml, of the combination at fault; a sweep that lists no values, too many runs, or a setting
-// that can't be swept (job.name, run.out).
+// of a sweep all combinations, the last setting changing fastest; what is overridden is no longer swept. Paths in it
+// become relative to the working directory. INVALID_ARGUMENT: as LoadYaml, of the combination at fault; a sweep that
+// lists no values, too many runs, or a setting that can't be swept (job.name, run.out).
 absl::StatusOr<std::vector<ScenarioRun>> LoadScenario(const std::string& path,
                                                       const std::vector<std::string>& overrides);
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -43,6 +44,17 @@ class ScenarioTest : public testing::Test {
   std::string path_;
 };
 
+TEST(ReadyScenariosTest, AllAreRead) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("simulation/scenarios")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++found;
+    const auto runs = LoadScenario(entry.path().string(), {});
+    EXPECT_TRUE(runs.ok()) << runs.status();
+  }
+  EXPECT_GE(found, 8);
+}
+
 TEST_F(ScenarioTest, Load_WithoutSweepIsOneRunNamedLikeTheJob) {
   const auto runs = Load("");
   ASSERT_TRUE(runs.ok()) << runs.status();
@@ -65,6 +77,41 @@ TEST_F(ScenarioTest, Load_OverridesReachEveryRun) {
   const auto runs = Load("sweep: {job.seed: [1, 2]}", {"population.clients=7"});
   ASSERT_TRUE(runs.ok()) << runs.status();
   for (const ScenarioRun& run : *runs) EXPECT_EQ(run.scenario.population().clients(), 7);
+}
+
+TEST_F(ScenarioTest, Load_WhatIsOverriddenIsNotSwept) {
+  const auto one = Load("sweep: {job.seed: [1, 2]}", {"job.seed=7"});
+  ASSERT_TRUE(one.ok()) << one.status();
+  ASSERT_EQ(one->size(), 1);
+  EXPECT_EQ(one->front().scenario.job().seed(), 7);
+  EXPECT_EQ(one->front().folder, "runs/digits");
+  EXPECT_FALSE(one->front().scenario.has_sweep());
+  const auto two = Load("sweep: {job.seed: [1, 2], population.alpha: [0.1, 1]}", {"job.seed=7"});
+  ASSERT_TRUE(two.ok()) << two.status();
+  ASSERT_EQ(two->size(), 2);
+  EXPECT_EQ(two->back().scenario.job().seed(), 7);
+  EXPECT_EQ(two->back().folder, "runs/digits/alpha=1");
+  EXPECT_EQ(Load("sweep: {job.seed: [1, 2]}", {"sweep={}"})->size(), 1);
+  const char* whole = "sweep: {job.aggregator: [{name: fedavg}, {name: dp, config: {clip_norm: 0.5}}]}";
+  EXPECT_THAT(MessageOf(whole, {"job.aggregator.name=rolora"}), HasSubstr("the sweep sets job.aggregator"));
+  EXPECT_THAT(MessageOf("sweep: {job.aggregator.name: [fedavg]}", {"job.aggregator={name: rolora}"}),
+              HasSubstr("the sweep sets job.aggregator.name"));
+}
+
+TEST_F(ScenarioTest, Load_ARunKeepsItsFolderWhenTheSweepGrows) {
+  const auto before = Load("sweep: {job.aggregator.name: [fedavg, rolora], job.seed: [1, 2]}");
+  const auto after = Load("sweep: {job.aggregator.name: [fedavg, rolora], job.seed: [1, 2, 3]}");
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_EQ((*before)[3].folder, "runs/digits/aggregator=rolora,seed=2");
+  EXPECT_EQ((*before)[3].folder, (*after)[4].folder);
+}
+
+TEST_F(ScenarioTest, Load_ValuesThatMakeNoNameHaveFoldersOfTheirOwn) {
+  const auto runs = Load("sweep: {job.base.path: [a/b, a_b, \"a b\"]}");
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  const std::set<std::string> folders = {(*runs)[0].folder, (*runs)[1].folder, (*runs)[2].folder};
+  EXPECT_EQ(folders.size(), 3);
+  EXPECT_EQ((*runs)[1].folder, "runs/digits/path=a_b");
 }
 
 TEST_F(ScenarioTest, Load_SweepIsAllCombinationsInOrder) {

@@ -24,7 +24,6 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".weft/scenarios"
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
-FASHION_LABELS = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 def run(*command):
@@ -121,7 +120,6 @@ def fashion(folder, seed=1, steps=1500):
     from transformers import ViTConfig, ViTForImageClassification
 
     install("dataset-fashion-mnist")
-    (folder / "labels.txt").write_text("\n".join(FASHION_LABELS) + "\n")
     weft_prepare(FASHION, "--kind", "idx", "--image-size", "28", "--channels", "1", "--out", folder / "data")
     data = load_file(folder / "data/train.safetensors")
     pixels, labels = data["pixels"], data["labels"].long()
