@@ -1,8 +1,9 @@
 // sim_bench CLIENTS KILOBYTES ROUNDS THREADS FOLDER: rounds over virtual clients that compute nothing.
 //
-// Each client gives back what it got plus one: an update of its own buffer, encoded, decoded, checked and folded, over
-// the engine of a simulation, whose rounds are committed to a journal in FOLDER. Prints {"client_rounds_per_second":
-// median over rounds, "wrong": elements of the last state that are not what they must be}.
+// Each client gives back what it got plus a number of its own, one on average: an update of its own buffer, taken in as
+// a coordinator does, checked and folded, over the engine of a simulation, whose rounds are committed to a journal in
+// FOLDER. Prints {"client_rounds_per_second": median over rounds, "wrong": elements of the last state that are not what
+// they must be, and updates that have not counted}.
 
 #include <algorithm>
 #include <cmath>
@@ -27,10 +28,11 @@
 namespace weft::simulation {
 namespace {
 
-// What it computes costs one pass over the adapter.
-class PlusOneTrainer : public Trainer {
+// What it computes costs one pass over the adapter. Client i of n adds 2 (i + 1) / (n + 1), so that an update that is
+// lost, counted twice or weighed otherwise moves the mean.
+class AddingTrainer : public Trainer {
  public:
-  explicit PlusOneTrainer(BaseDescription base) : base_(std::move(base)) {}
+  AddingTrainer(BaseDescription base, int64_t clients) : base_(std::move(base)), clients_(clients) {}
 
   absl::StatusOr<std::shared_ptr<const Layout>> PrepareJob(const proto::JobOffer& job) override {
     return MakeLayout(job.adapter(), job.task(), base_);
@@ -43,7 +45,12 @@ class PlusOneTrainer : public Trainer {
       Adapter trained(member.start->layout_ptr());
       const std::span<const float> from = member.start->values();
       const std::span<float> to = trained.values();
-      for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] + 1;
+      int64_t number = 0;
+      if (!absl::SimpleAtoi(member.client_id.substr(member.client_id.rfind('-') + 1), &number)) {
+        return absl::InternalError("a client without a number");
+      }
+      const auto own = static_cast<float>(2.0 * static_cast<double>(number + 1) / static_cast<double>(clients_ + 1));
+      for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] + own;
       results.emplace_back(TrainResult{std::move(trained), {}});
     }
     return results;
@@ -61,6 +68,7 @@ class PlusOneTrainer : public Trainer {
 
  private:
   const BaseDescription base_;
+  const int64_t clients_;
   const std::string hash_ = std::string(64, '0'), device_ = "none";
 };
 
@@ -83,7 +91,7 @@ absl::Status Bench(int64_t clients, int64_t kilobytes, int64_t rounds, int threa
   const std::string config_json =
       absl::StrCat(R"({"model_type": "mlp", "sizes": [)", width, ", ", width, R"(, 2], "activation": "relu"})");
   WEFT_ASSIGN_OR_RETURN(BaseDescription base, DescribeBase(config_json));
-  PlusOneTrainer trainer(base);
+  AddingTrainer trainer(base, clients);
   WEFT_RETURN_IF_ERROR(WriteData(folder + "/data", width));
 
   proto::Scenario scenario;
@@ -107,7 +115,7 @@ absl::Status Bench(int64_t clients, int64_t kilobytes, int64_t rounds, int threa
   made.data.emplace("data", std::move(data));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Population> population, Population::Create(std::move(made)));
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Behaviour> behaviour,
-                        Behaviour::Create({scenario.behaviour(), population->size(), 1}));
+                        Behaviour::Create({.config = scenario.behaviour(), .clients = population->size(), .seed = 1}));
   proto::CoordinatorConfig limits;
   limits.set_state_dir("none");
   proto::ApplyDefaults(&limits);
@@ -121,14 +129,15 @@ absl::Status Bench(int64_t clients, int64_t kilobytes, int64_t rounds, int threa
   options.folder = folder + "/run";
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(std::move(options)));
   std::vector<double> marks = {absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())};
-  WEFT_RETURN_IF_ERROR(engine->Run([&](const proto::RoundStatus&) {
+  int64_t wrong = 0;
+  WEFT_RETURN_IF_ERROR(engine->Run([&](const proto::RoundStatus& round) {
+    wrong += clients - round.updates();
     marks.push_back(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
     return true;
   }));
   std::vector<double> seconds;
   for (size_t i = 1; i < marks.size(); ++i) seconds.push_back(marks[i] - marks[i - 1]);
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-  int64_t wrong = 0;
   for (size_t i = 0; i < initial.values().size(); ++i) {
     const float wanted = initial.values()[i] + static_cast<float>(rounds);
     wrong += std::abs(engine->state()->values()[i] - wanted) < 1e-5f * wanted ? 0 : 1;

@@ -39,17 +39,18 @@ constexpr char kFooter[] =
     R"(Results lie in OUT/NAME (run.out and job.name of the scenario): rounds.jsonl, rounds.csv, TensorBoard events, summary.json,
 clients.json, report.html and adapter/, which peft opens. A run that was cut off goes on where it was, with the same bits;
 a finished one is not run again. `weft sim compare RUN... --out PAGE` makes one page of several runs.
-Exit codes: 0 done; 2 scenario or command line wrong; 3 file not found; 5 folder of another scenario; 6 disk or memory
-exhausted; 7 stopped by Ctrl-C; 8 damaged data; 9 a job failed.)";
+Exit codes: 0 done; 2 scenario or command line wrong; 3 file not found; 4 another rank has gone; 5 folder of another scenario, or in
+use; 6 disk or memory exhausted; 7 stopped by Ctrl-C; 8 damaged data; 9 a job failed.)";
 
 std::atomic<bool> g_stop = false;
 
 // One base in memory, for all runs that share it.
 class Trainers {
  public:
-  absl::StatusOr<Trainer*> Open(const proto::Scenario& scenario) {
+  absl::StatusOr<Trainer*> Open(const proto::Scenario& scenario, int calls) {
     const proto::RunConfig& run = scenario.run();
-    const std::string key = absl::StrCat(scenario.job().base().path(), " ", run.device(), " ", run.memory_bytes());
+    const std::string key =
+        absl::StrCat(scenario.job().base().path(), " ", run.device(), " ", run.memory_bytes(), " ", calls);
     if (key == key_) return trainer_.get();
     trainer_.reset();
     key_.clear();
@@ -59,6 +60,7 @@ class Trainers {
     options.threads = 1;
     options.tokens_per_pass = std::numeric_limits<int64_t>::max();  // groups are made before it is called
     options.memory_bytes = run.memory_bytes();
+    options.calls = calls;
     WEFT_ASSIGN_OR_RETURN(trainer_, CreateTorchTrainer(options));
     key_ = key;
     return trainer_.get();
@@ -141,7 +143,7 @@ absl::StatusOr<int> ServeRank(Link* link, const std::vector<ScenarioRun>& runs) 
     if (number >= 0 && number < std::ssize(runs)) return runs[number].scenario;
     return absl::InvalidArgumentError("has another scenario than rank 0; start all ranks with the same file and --set");
   };
-  options.trainer = [&](const proto::Scenario& scenario) { return trainers.Open(scenario); };
+  options.trainer = [&](const proto::Scenario& scenario, int calls) { return trainers.Open(scenario, calls); };
   return Serve(options);
 }
 
@@ -156,7 +158,7 @@ absl::StatusOr<int> Simulate(const std::vector<ScenarioRun>& runs, Workers* work
     RunOptions options;
     options.scenario = run.scenario;
     options.folder = run.folder;
-    options.trainer = [&](const proto::Scenario& scenario) { return trainers.Open(scenario); };
+    options.trainer = [&](const proto::Scenario& scenario, int calls) { return trainers.Open(scenario, calls); };
     options.workers = workers;
     options.number = static_cast<int64_t>(i);
     options.progress = [&](const proto::RoundStatus& round, int64_t total) {
@@ -165,7 +167,11 @@ absl::StatusOr<int> Simulate(const std::vector<ScenarioRun>& runs, Workers* work
     };
     const absl::StatusOr<RunEnd> end = CarryOut(options);
     line.End();
-    WEFT_RETURN_IF_ERROR(end.status());
+    if (!end.ok()) {
+      if (runs.size() == 1) return end.status();
+      return absl::Status(end.status().code(), absl::StrCat("run ", i + 1, " of ", runs.size(), ", ", run.folder, ": ",
+                                                            std::string(end.status().message())));
+    }
     if (*end == RunEnd::kStopped) {
       std::fprintf(stderr, "stopped after a committed round; the same command goes on from there\n");
       return kExitCancelled;
@@ -197,6 +203,7 @@ void ChooseGpu() {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   int number = 0;
   if (rank == nullptr || !absl::SimpleAtoi(rank, &number)) return;
+  if (visible != nullptr && *visible == 0) return;  // none may be seen
   const std::vector<std::string> devices = absl::StrSplit(visible == nullptr ? "" : visible, ',', absl::SkipEmpty());
   const std::string chosen = devices.empty() ? absl::StrCat(number) : devices[number % devices.size()];
   setenv("CUDA_VISIBLE_DEVICES", chosen.c_str(), 1);
@@ -210,7 +217,8 @@ int Main(int argc, char** argv) {
   std::vector<std::string> sets, folders;
   bool quiet = false;
   app.add_option("scenario", scenario, "scenario.yaml (proto/scenario.proto has every key)");
-  app.add_option("--set", sets, "a.b=c in place of what the file says; may be repeated");
+  app.add_option("--set", sets, "a.b=c in place of what the file says, also of what its sweep lists; may be repeated")
+      ->allow_extra_args(false);
   app.add_flag("--quiet", quiet, "no progress");
   CLI::App* compare = app.add_subcommand("compare", "one page for several finished runs");
   compare->add_option("folders", folders, "folders of runs")->required();

@@ -68,9 +68,10 @@ TEST(CohortMemoryTest, Train_AFurtherAdapterCostsItsOwnTensors) {
   peak_of(2);                                                                         // lays the base out
   const double few = peak_of(4), many = peak_of(24);
   const double each = (many - few) / 20 / adapter_bytes;
-  // Values, gradients, two moments of AdamW; the results come after the last step. Measured 4.0.
+  // Values, gradients, two moments of AdamW; the results come after the last step. Measured 4.0, now and then 4.6: the
+  // heap has gaps. One copy more would be 5.
   EXPECT_GT(each, 3.5);
-  EXPECT_LT(each, 4.6);
+  EXPECT_LT(each, 4.9);
 }
 
 }  // namespace

@@ -220,6 +220,10 @@ TEST_F(CohortTest, Train_RefusesWhatDoesNotFitIntoMemory) {
   ExpectRefused(refused.status(), absl::StatusCode::kResourceExhausted, "lower training.batch_size (20)");
   plan.mutable_training()->set_batch_size(2);
   EXPECT_TRUE((*small)->Train(plan, {&member, 1}, Go).ok());
+  auto many = CreateTorchTrainer(
+      {.base = folder_ + "/base", .device = "cpu", .threads = 1, .memory_bytes = 300'000, .calls = 20});
+  ASSERT_TRUE(many.ok() && (*many)->PrepareJob(Job()).ok());
+  ExpectRefused((*many)->Train(plan, {&member, 1}, Go).status(), absl::StatusCode::kResourceExhausted, "in 20 threads");
 }
 
 TEST_F(CohortTest, Evaluate_CountsEachMembersRows) {

@@ -30,11 +30,12 @@ absl::Status CheckMemoryFor(const MemoryEstimate& estimate, const proto::Trainin
   const int64_t available = limit > 0 ? limit : AvailableMemory();
   if (estimate.total() <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      "training would take ", Megabytes(estimate.total()), " (activations of ", estimate.tokens, " tokens ",
-      Megabytes(estimate.activation_bytes), ", base ", Megabytes(estimate.base_bytes), ", adapters ",
+      "training would take ", Megabytes(estimate.total()),
+      estimate.calls > 1 ? absl::StrCat(" in ", estimate.calls, " threads") : "", " (activations of ", estimate.tokens,
+      " tokens ", Megabytes(estimate.activation_bytes), ", base ", Megabytes(estimate.base_bytes), ", adapters ",
       Megabytes(estimate.adapter_bytes), "), ", Megabytes(available), " are available; lower training.batch_size (",
       training.batch_size(), ") with accumulation, or training.max_length (", training.max_length(), ")",
-      training.checkpointing() ? "" : ", or set training.checkpointing",
+      estimate.calls > 1 ? ", or the threads" : "", training.checkpointing() ? "" : ", or set training.checkpointing",
       training.compute() == "bf16" ? "" : ", or training.compute: bf16"));
 }
 

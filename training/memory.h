@@ -12,9 +12,10 @@ namespace weft {
 struct MemoryEstimate {
   int64_t base_bytes = 0;  // weights that are still to be laid out for products
   int64_t tokens = 0;      // of one pass
+  int64_t calls = 1;       // side by side
   int64_t activation_bytes = 0;
   int64_t adapter_bytes = 0;  // values, gradients, moments and results of all members
-  int64_t total() const { return base_bytes + activation_bytes + adapter_bytes; }
+  int64_t total() const { return base_bytes + calls * (activation_bytes + adapter_bytes); }
 };
 
 // Has the C library keep memory that is freed: a step's tensors would otherwise be returned to the system and come back

@@ -263,6 +263,7 @@ absl::Status TorchTrainer::CheckMemory(const PreparedJob& job, const TrainingGro
   const proto::TrainingConfig& training = group.training.front();
   const at::ScalarType dtype = DtypeOf(training);
   MemoryEstimate estimate;
+  estimate.calls = options_.calls;
   for (size_t k = 0; k < group.members.size(); ++k) {
     estimate.tokens += TokensOf(job, group.members[k], group.training[k]).most;
     estimate.adapter_bytes += 5 * static_cast<int64_t>(sizeof(float)) * job.layout->num_elements();

@@ -105,6 +105,7 @@ struct TrainerOptions {
   int64_t tokens_per_pass = 0;
   // Bytes that the trainer may take in all; 0: what the machine has to spare when it is asked.
   int64_t memory_bytes = 0;
+  int calls = 1;  // of Train, side by side, at most: memory must do for all
 };
 
 // The LibTorch trainer (defined in training/torch_trainer.cc; only mains and tests link it). NOT_FOUND: missing base;

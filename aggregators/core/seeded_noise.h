@@ -4,7 +4,7 @@
 namespace weft::aggregators {
 
 // Noise from a seed protects nothing: whoever knows the seed takes it off again. A process accepts jobs that ask for it
-// only after it has called AllowSeededNoise, once, before it checks jobs: tests and the runner of experiments do, a
+// only after it has called AllowSeededNoise, once, before it checks jobs: tests and simulations do, a
 // coordinator never does, so that no job can talk it into it.
 void AllowSeededNoise();
 bool SeededNoiseAllowed();

@@ -43,7 +43,7 @@ absl::Status CheckConfig(const proto::DpConfig& config) {
   }
   if (seeded && !SeededNoiseAllowed()) {
     return Refused(
-        "noise: found seeded, which only tests and the runner of experiments take, expected secure; use noise: "
+        "noise: found seeded, which only tests and simulations take, expected secure; use noise: "
         "secure here");
   }
   if (!seeded && config.for_tests()) return Refused("for_tests: has no effect with noise: secure; remove it");

@@ -20,7 +20,7 @@ std::string Config(const std::string& noise) {
 TEST(SeededNoiseTest, RefusedUntilTheProcessAllowsIt) {
   RuleBench seeded("dp", Config(R"("noise": "seeded", "for_tests": true)"));
   ASSERT_FALSE(SeededNoiseAllowed());
-  EXPECT_THAT(seeded.CheckJob().message(), HasSubstr("only tests and the runner of experiments take, expected secure"));
+  EXPECT_THAT(seeded.CheckJob().message(), HasSubstr("only tests and simulations take, expected secure"));
   EXPECT_FALSE(seeded.rule().Create(seeded.job(), {.global = &seeded.start()}).ok());
   EXPECT_EQ(RuleBench("dp", Config(R"("noise": "secure")")).CheckJob(), absl::OkStatus());
   AllowSeededNoise();

@@ -33,7 +33,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> CreateFakeTrainer(const TrainerOptions&
   if (options.device == "cuda") {
     return absl::FailedPreconditionError("device: found cuda, but this trainer has none; use auto or cpu");
   }
-  FakeTrainer::Options fake{.base = options.base, .hold = nullptr, .train_status = absl::OkStatus(), .nan = false};
+  FakeTrainer::Options fake;
+  fake.base = options.base;
   if (const std::string folder = Environment("WEFT_FAKE_HOLD"); !folder.empty()) {
     fake.hold = [folder](const std::string& client_id, int64_t round) { return Hold(folder, client_id, round); };
   }

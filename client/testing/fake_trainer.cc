@@ -76,6 +76,7 @@ absl::StatusOr<TrainResult> FakeTrainer::TrainOne(const proto::Plan& plan, const
 
 absl::StatusOr<std::vector<absl::StatusOr<proto::Evaluation>>> FakeTrainer::Evaluate(
     const proto::EvaluationPlan& plan, std::span<const CohortMember> cohort, const ProgressFunction& progress) {
+  WEFT_RETURN_IF_ERROR(options_.evaluate_status);
   std::vector<absl::StatusOr<proto::Evaluation>> results;
   for (const CohortMember& member : cohort) {
     const int64_t rows = plan.rows() == 0 ? member.shard->rows() : std::min(plan.rows(), member.shard->rows());

@@ -26,6 +26,8 @@ class FakeTrainer : public Trainer {
     std::function<bool(const std::string& client_id, int64_t round)> hold;
     // Training ends with this status.
     absl::Status train_status;
+    // An evaluation ends with this status.
+    absl::Status evaluate_status;
     // Trained adapters hold a NaN.
     bool nan = false;
   };

@@ -41,10 +41,6 @@ JobActions JobMachine::Start(absl::Time now) {
     state_ = proto::RUNNING;
     if (gathers_) wait_for_clients_until_ = now + rejoin_grace_;
   }
-  if (!history_.rounds.empty() && history_.rounds.back().evaluated == Evaluated::kFinal) {
-    stop_reason_ = WhyStop(now);
-    if (stop_reason_.empty()) stop_reason_ = "a stop rule held before the last evaluation";
-  }
   if (!history_.open.has_value()) return Advance(now);
   const OpenAttempt open = *std::exchange(history_.open, std::nullopt);
   std::vector<std::string> done;
@@ -181,18 +177,28 @@ int64_t JobMachine::planned_rows() const {
 }
 
 std::string JobMachine::WhyStop(absl::Time now) const {
+  if (!stop_reason_.empty()) return stop_reason_;
   std::string reason = StopReason(config_.stop(), history_, now);
-  if (!reason.empty() || !privacy_rounds_.has_value() || last_round() < *privacy_rounds_) return reason;
-  return absl::StrCat("privacy budget spent after ", last_round(), last_round() == 1 ? " round" : " rounds");
+  if (!reason.empty()) return reason;
+  if (privacy_rounds_.has_value() && last_round() >= *privacy_rounds_) {
+    return absl::StrCat("privacy budget spent after ", last_round(), last_round() == 1 ? " round" : " rounds");
+  }
+  // After a restart: the last evaluation may have taken the reason away.
+  if (!history_.rounds.empty() && history_.rounds.back().evaluated == Evaluated::kFinal) {
+    return "a stop rule held before the last evaluation";
+  }
+  return "";
+}
+
+Evaluated JobMachine::EvaluationDue(absl::Time now) const {
+  if (phase_ == Phase::kEnded || history_.rounds.empty()) return Evaluated::kNo;
+  return server::EvaluationDue(config_.evaluation(), history_.rounds.back(), !WhyStop(now).empty());
 }
 
 JobActions JobMachine::Advance(absl::Time now) {
   if (phase_ != Phase::kWaiting) return {};
-  if (stop_reason_.empty()) stop_reason_ = WhyStop(now);
-  if (!history_.rounds.empty()) {
-    const Evaluated due = EvaluationDue(config_.evaluation(), history_.rounds.back(), !stop_reason_.empty());
-    if (due != Evaluated::kNo) return BeginEvaluation(due, now);
-  }
+  stop_reason_ = WhyStop(now);
+  if (const Evaluated due = EvaluationDue(now); due != Evaluated::kNo) return BeginEvaluation(due, now);
   if (!stop_reason_.empty()) return End(proto::FINISHED, stop_reason_, now);
   return BeginRound(now);
 }

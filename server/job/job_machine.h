@@ -86,6 +86,8 @@ class JobMachine {
   // state, message, round, phase, best, bytes, seconds_left, rounds, progress of the phase.
   void FillStatus(absl::Time now, proto::JobStatus* status) const;
   Phase phase() const { return phase_; }
+  // The evaluation of the last round that comes next; kNo: none.
+  Evaluated EvaluationDue(absl::Time now) const;
   const JobHistory& history() const { return history_; }
   const std::string& message() const { return message_; }
   // Rows per client of the evaluation under way; 0: all.

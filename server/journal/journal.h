@@ -63,7 +63,7 @@ class Journal {
  public:
   static constexpr int64_t kSchemaVersion = 2;
 
-  // `folder` is made when missing. FAILED_PRECONDITION: another coordinator holds it, or a journal of another version
+  // `folder` is made when missing. FAILED_PRECONDITION: another process holds it, or a journal of another version
   // (version 1 held whole values where this one holds deltas, and no layouts); DATA_LOSS: damaged.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& folder);
 

@@ -278,7 +278,7 @@ TEST_F(JournalTest, Open_TensorsWithoutFactsAreRemoved) {
 TEST_F(JournalTest, Open_SecondCoordinatorOnTheFolderIsRefused) {
   const absl::Status status = Journal::Open(folder_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.message(), HasSubstr("another coordinator holds"));
+  EXPECT_THAT(status.message(), HasSubstr("another process (coordinator or simulation) holds"));
 }
 
 TEST_F(JournalTest, Open_NewerVersionIsRefused) {

@@ -18,8 +18,9 @@ absl::StatusOr<StateLock> StateLock::Take(const std::string& folder) {
   StateLock lock(fd);
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return lock;
   if (errno != EWOULDBLOCK) return absl::ErrnoToStatus(errno, absl::StrCat("locking ", path));
-  return absl::FailedPreconditionError(absl::StrCat("another coordinator holds the state folder ", folder,
-                                                    "; stop it, or give this one its own state_dir"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("another process (coordinator or simulation) holds ", folder,
+                   "; stop it, or give this one a folder of its own (state_dir, run.out)"));
 }
 
 StateLock::~StateLock() {

@@ -10,7 +10,7 @@ namespace weft::server {
 // Holds a state folder for one process; the system lets go of it when the process dies. Movable.
 class StateLock {
  public:
-  // FAILED_PRECONDITION: another coordinator holds the folder.
+  // FAILED_PRECONDITION: another process holds the folder.
   static absl::StatusOr<StateLock> Take(const std::string& folder);
   ~StateLock();
   StateLock(StateLock&& other) noexcept;

@@ -54,10 +54,11 @@ absl::StatusOr<std::unique_ptr<Behaviour>> Behaviour::Create(Options options) {
   WEFT_RETURN_IF_ERROR(behaviour->Check());
   const proto::BehaviourConfig& config = behaviour->options_.config;
   if (!config.speed().trace().empty()) {
-    WEFT_ASSIGN_OR_RETURN(behaviour->speeds_, SpeedTrace::Read(config.speed().trace()));
+    WEFT_ASSIGN_OR_RETURN(behaviour->speeds_, SpeedTrace::Read(config.speed().trace(), behaviour->options_.find));
   }
   if (config.availability().kind() == "trace") {
-    WEFT_ASSIGN_OR_RETURN(behaviour->stays_, AvailabilityTrace::Read(config.availability().trace()));
+    WEFT_ASSIGN_OR_RETURN(behaviour->stays_,
+                          AvailabilityTrace::Read(config.availability().trace(), behaviour->options_.find));
   }
   if (!config.cohorts().empty()) {
     WEFT_ASSIGN_OR_RETURN(behaviour->cohorts_, CohortTrace::Read(config.cohorts()));
@@ -152,14 +153,19 @@ void Behaviour::DrawFault(const Turn& turn, Timeline* timeline) const {
 
 void Behaviour::Leave(const Turn& turn, Timeline* timeline) const {
   if (timeline->fault != Timeline::Fault::kNone) return;  // one fault a round
-  const absl::Duration end = EndOfStay(turn.client, turn.now) - turn.now;
-  if (end >= timeline->uploaded) return;
-  timeline->fault = Timeline::Fault::kLost;
-  timeline->fault_at = std::max(end, absl::ZeroDuration());
-  timeline->back_at = NextArrival(turn.client, turn.now + timeline->fault_at) - turn.now;
-  const absl::Duration pause = *timeline->back_at - timeline->fault_at;
-  for (absl::Duration* phase : {&timeline->downloaded, &timeline->trained, &timeline->uploaded}) {
-    if (*phase > timeline->fault_at) *phase += pause;
+  absl::Duration from = absl::ZeroDuration();
+  while (true) {
+    const absl::Duration end = std::max(EndOfStay(turn.client, turn.now + from) - turn.now, absl::ZeroDuration());
+    if (end >= timeline->uploaded) return;
+    from = NextArrival(turn.client, turn.now + end) - turn.now;
+    if (timeline->fault == Timeline::Fault::kNone) {  // what comes after is a longer wait
+      timeline->fault = Timeline::Fault::kLost;
+      timeline->fault_at = end;
+      timeline->back_at = from;
+    }
+    for (absl::Duration* phase : {&timeline->downloaded, &timeline->trained, &timeline->uploaded}) {
+      if (*phase > end) *phase += from - end;
+    }
   }
 }
 

@@ -17,7 +17,7 @@ namespace weft::simulation {
 
 // What a client has to do in a round.
 struct Work {
-  int64_t rows = 0;  // that pass through training, steps times batch
+  int64_t rows = 0;  // that pass through training
   uint64_t bytes_down = 0, bytes_up = 0;
 };
 
@@ -55,6 +55,7 @@ class Behaviour {
     proto::BehaviourConfig config;  // with defaults
     int64_t clients = 1;
     uint64_t seed = 0;
+    FindClient find = [](const std::string&) { return std::nullopt; };  // for the names in traces
   };
   // INVALID_ARGUMENT: parts of hostile clients or of ranks that come to more than 1, probabilities of faults likewise,
   // a trace that is none (trace.h); NOT_FOUND: no such file.

@@ -201,6 +201,7 @@ TEST_F(BehaviourTest, Availability_Trace) {
   const Timeline timeline = Make()->TimelineOf({.client = 2}, kWork);
   EXPECT_EQ(timeline.fault_at, absl::Seconds(10));
   EXPECT_EQ(*timeline.back_at, absl::Seconds(30));
+  EXPECT_EQ(timeline.uploaded, absl::Seconds(62)) << "10 of its 22 s in each of two stays, 2 in the third";
 }
 
 TEST_F(BehaviourTest, HostileAndRanks_AreExactPartsOfThePopulation) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
@@ -60,7 +59,7 @@ absl::StatusOr<std::vector<Line>> ReadLines(const std::string& path, const std::
 
 }  // namespace
 
-absl::StatusOr<SpeedTrace> SpeedTrace::Read(const std::string& path) {
+absl::StatusOr<SpeedTrace> SpeedTrace::Read(const std::string& path, const FindClient& find) {
   WEFT_ASSIGN_OR_RETURN(const std::vector<Line> lines, ReadLines(path, "client,rows_per_second"));
   SpeedTrace trace;
   std::map<std::string, int> seen;
@@ -70,17 +69,21 @@ absl::StatusOr<SpeedTrace> SpeedTrace::Read(const std::string& path) {
       return Refuse(path, line.number, absl::StrCat(line.client, " again, as in line ", first->second), "it once");
     if (line.values[0] <= 0) return Refuse(path, line.number, "a speed of 0", "more");
     trace.speeds_.push_back(line.values[0]);
+    trace.places_.Add(find(line.client));
   }
   return trace;
 }
 
-absl::StatusOr<AvailabilityTrace> AvailabilityTrace::Read(const std::string& path) {
+absl::StatusOr<AvailabilityTrace> AvailabilityTrace::Read(const std::string& path, const FindClient& find) {
   WEFT_ASSIGN_OR_RETURN(const std::vector<Line> lines, ReadLines(path, "client,from,until"));
   AvailabilityTrace trace;
   std::map<std::string, size_t> places;
   for (const Line& line : lines) {
     const auto [place, added] = places.emplace(line.client, trace.clients_.size());
-    if (added) trace.clients_.emplace_back();
+    if (added) {
+      trace.clients_.emplace_back();
+      trace.places_.Add(find(line.client));
+    }
     const absl::Duration from = absl::Seconds(line.values[0]), until = absl::Seconds(line.values[1]);
     if (until <= from) {
       return Refuse(path, line.number, absl::StrCat("until ", line.values[1]),

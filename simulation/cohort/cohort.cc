@@ -10,15 +10,6 @@
 #include "common/status_macros.h"
 
 namespace weft::simulation {
-namespace {
-
-// Groups trained at a time for each thread: enough that threads rarely wait for the last one.
-constexpr int kGroupsPerThread = 4;
-// Ranks wait for each other at the end of each window, which then had better be wide.
-constexpr int kGroupsPerThreadOfRanks = 8;
-
-}  // namespace
-
 Cohort::Cohort(Options options, std::vector<CohortClient> clients)
     : options_(std::move(options)),
       trainer_(options_.training),
@@ -38,7 +29,7 @@ Cohort::Cohort(Options options, std::vector<CohortClient> clients)
   }
 }
 
-absl::StatusOr<SentUpdate> Cohort::Take(int64_t index) {
+absl::StatusOr<absl::StatusOr<SentUpdate>> Cohort::Take(int64_t index) {
   const size_t place = place_.at(index);
   if (!groups_[group_of_[place]].trained) WEFT_RETURN_IF_ERROR(TrainFrom(group_of_[place]));
   std::optional<absl::StatusOr<SentUpdate>> result = std::exchange(results_[place], std::nullopt);
@@ -47,17 +38,27 @@ absl::StatusOr<SentUpdate> Cohort::Take(int64_t index) {
 }
 
 absl::Status Cohort::TrainFrom(size_t first) {
-  const int ranks = options_.workers == nullptr ? 1 : options_.workers->ranks();
-  std::vector<Group*> window;
-  const int wanted = options_.threads * (ranks == 1 ? kGroupsPerThread : kGroupsPerThreadOfRanks * ranks);
-  for (size_t g = first; g < groups_.size() && std::ssize(window) < wanted; ++g) {
-    if (!groups_[g].trained) window.push_back(&groups_[g]);
-  }
-  const std::vector<std::vector<Group*>> dealt = Deal(std::move(window));
+  const std::vector<std::vector<Group*>> dealt = Deal(Window(first));
+  const auto ranks = static_cast<int>(dealt.size());
   for (int rank = 1; rank < ranks; ++rank) WEFT_RETURN_IF_ERROR(Send(rank, dealt[rank]));
-  WEFT_RETURN_IF_ERROR(TrainHere(dealt[0]));
-  for (int rank = 1; rank < ranks; ++rank) WEFT_RETURN_IF_ERROR(Collect(rank, dealt[rank]));
-  return absl::OkStatus();
+  absl::Status status = TrainHere(dealt[0]);
+  // Every rank that was asked is listened to: one that still answers would take no other command.
+  for (int rank = 1; rank < ranks; ++rank) status.Update(Collect(rank, dealt[rank]));
+  return status;
+}
+
+std::vector<Cohort::Group*> Cohort::Window(size_t first) {
+  const int ranks = options_.workers == nullptr ? 1 : options_.workers->ranks();
+  const int wanted = options_.threads * (ranks == 1 ? kGroupsPerThread : kGroupsPerThreadOfRanks * ranks);
+  std::vector<Group*> window;
+  int64_t clients = 0;
+  for (size_t g = first; g < groups_.size() && std::ssize(window) < wanted; ++g) {
+    if (groups_[g].trained) continue;
+    clients += std::ssize(groups_[g].clients);
+    if (!window.empty() && clients > options_.most_in_flight) break;
+    window.push_back(&groups_[g]);
+  }
+  return window;
 }
 
 // The largest first, each to the rank that has least to do. Where a group is trained has no part in its bits.

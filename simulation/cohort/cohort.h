@@ -2,6 +2,7 @@
 #define WEFT_SIMULATION_COHORT_COHORT_H_
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -12,6 +13,11 @@
 #include "simulation/ranks/workers.h"
 
 namespace weft::simulation {
+
+// Groups trained at a time for each thread: enough that threads rarely wait for the last one.
+inline constexpr int kGroupsPerThread = 4;
+// Ranks wait for each other at the end of each window, which then had better be wide.
+inline constexpr int kGroupsPerThreadOfRanks = 8;
 
 // The local work of the clients of one attempt. Groups are cut from the clients in the order given, so that they, and
 // with them every bit, depend on the scenario alone. A group is trained when an update of it is first asked for, with
@@ -24,12 +30,13 @@ class Cohort {
     int threads = 1;
     double tokens_per_pass = 0;
     Workers* workers = nullptr;  // null: one rank
+    // Clients trained at a time, over all ranks; one group in any case.
+    int64_t most_in_flight = std::numeric_limits<int64_t>::max();
   };
   Cohort(Options options, std::vector<CohortClient> clients);
 
-  // The update of a client, each once. Errors: those of GroupTrainer for a client, which cost that client alone; others
-  // end the run.
-  absl::StatusOr<SentUpdate> Take(int64_t index);
+  // The update of a client, each once. The inner error is of that client alone; the outer one of the run.
+  absl::StatusOr<absl::StatusOr<SentUpdate>> Take(int64_t index);
 
   int64_t groups() const { return static_cast<int64_t>(groups_.size()); }
 
@@ -41,6 +48,7 @@ class Cohort {
   };
 
   absl::Status TrainFrom(size_t group);
+  std::vector<Group*> Window(size_t first);
   std::vector<std::vector<Group*>> Deal(std::vector<Group*> window) const;
   absl::Status Send(int worker, const std::vector<Group*>& groups);
   absl::Status TrainHere(const std::vector<Group*>& groups);

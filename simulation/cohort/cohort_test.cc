@@ -68,11 +68,14 @@ class CohortTest : public testing::Test {
     options.training.trainer = trainer_.get();
     options.training.rows = [this](int64_t client, bool flip) -> absl::StatusOr<std::unique_ptr<DataShard>> {
       if (flip) flipped_ = client;
+      if (client == without_rows_) return absl::InvalidArgumentError("no rows");
       return data_->split("train")->Select({0, static_cast<uint32_t>(client % 10)});
     };
     options.training.kept = [](int64_t) { return std::make_shared<const KeptState>(); };
     options.threads = threads;
     options.tokens_per_pass = tokens_per_pass;
+    options.most_in_flight = most_in_flight_;
+    options.workers = workers_;
     return std::make_unique<Cohort>(std::move(options), std::move(clients));
   }
   proto::Plan PlanOf(const std::string& client) const { return server::PlanBeforeRule(job_.config, "job", 1, client); }
@@ -82,6 +85,11 @@ class CohortTest : public testing::Test {
       clients.push_back({.index = i, .name = absl::StrCat("client-", i), .tokens = 6});
     }
     return clients;
+  }
+  static absl::StatusOr<SentUpdate> Take(Cohort& cohort, int64_t client) {
+    absl::StatusOr<absl::StatusOr<SentUpdate>> taken = cohort.Take(client);
+    if (!taken.ok()) return taken.status();
+    return *std::move(taken);
   }
   static std::string Bytes(const SentUpdate& update) {
     const auto bytes = update.tensors->bytes();
@@ -97,6 +105,9 @@ class CohortTest : public testing::Test {
   std::shared_ptr<const Layout> layout_;
   std::shared_ptr<const Adapter> state_;
   std::atomic<int64_t> flipped_ = -1;
+  int64_t without_rows_ = -1;
+  int64_t most_in_flight_ = 100;
+  Workers* workers_ = nullptr;
 };
 
 TEST_F(CohortTest, Take_GivesTheSameBitsWhateverTheThreads) {
@@ -106,7 +117,7 @@ TEST_F(CohortTest, Take_GivesTheSameBitsWhateverTheThreads) {
     const auto cohort = Make(threads, 12, Clients(7));
     EXPECT_EQ(cohort->groups(), 4);
     for (int64_t i = 0; i < 7; ++i) {
-      const auto update = cohort->Take(i);
+      const auto update = Take(*cohort, i);
       ASSERT_TRUE(update.ok()) << update.status();
       EXPECT_EQ(update->facts.client_id(), absl::StrCat("client-", i));
       EXPECT_EQ(update->facts.examples(), 2);
@@ -119,7 +130,7 @@ TEST_F(CohortTest, Take_GivesTheSameBitsWhateverTheThreads) {
 
 TEST_F(CohortTest, Take_IsWhatADaemonSends) {
   Open();
-  const auto update = Make(1, 100, Clients(3))->Take(1);
+  const auto update = Take(*Make(1, 100, Clients(3)), 1);
   ASSERT_TRUE(update.ok()) << update.status();
   proto::Plan plan = PlanOf("client-1");
   server::Fold::Options fold{.job = &job_, .state = state_, .plan = plan, .updates = 8, .config = &limits_};
@@ -141,26 +152,26 @@ TEST_F(CohortTest, Take_IsWhatADaemonSends) {
 TEST_F(CohortTest, Take_TrainsAGroupOnlyWhenItIsAskedFor) {
   Open();
   const auto cohort = Make(1, 6, Clients(20));  // a client a group
-  ASSERT_TRUE(cohort->Take(0).ok());
+  ASSERT_TRUE(Take(*cohort, 0).ok());
   EXPECT_EQ(trainer_->trained(), 4) << "the window of one thread";
-  ASSERT_TRUE(cohort->Take(3).ok());
+  ASSERT_TRUE(Take(*cohort, 3).ok());
   EXPECT_EQ(trainer_->trained(), 4);
-  ASSERT_TRUE(cohort->Take(17).ok());
+  ASSERT_TRUE(Take(*cohort, 17).ok());
   EXPECT_EQ(trainer_->trained(), 7);
 }
 
 TEST_F(CohortTest, Take_GivesEachUpdateOnce) {
   Open();
   const auto cohort = Make(1, 100, Clients(2));
-  ASSERT_TRUE(cohort->Take(0).ok());
-  EXPECT_EQ(cohort->Take(0).status().code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE(Take(*cohort, 0).ok());
+  EXPECT_EQ(Take(*cohort, 0).status().code(), absl::StatusCode::kInternal);
 }
 
 TEST_F(CohortTest, Take_AttacksChangeTheUpdateOfTheHostileClientAlone) {
   Open();
   const auto honest = Make(1, 100, Clients(3));
-  const Adapter before = honest->Take(1)->tensors->Decode();
-  const std::string other = Bytes(*honest->Take(2));
+  const Adapter before = Take(*honest, 1)->tensors->Decode();
+  const std::string other = Bytes(*Take(*honest, 2));
   proto::HostileConfig hostile;
   hostile.set_factor(3);
   const auto attacked = [&](const char* attack) {
@@ -168,8 +179,8 @@ TEST_F(CohortTest, Take_AttacksChangeTheUpdateOfTheHostileClientAlone) {
     std::vector<CohortClient> clients = Clients(3);
     clients[1].hostile = &hostile;
     const auto cohort = Make(1, 100, std::move(clients));
-    auto result = cohort->Take(1);
-    EXPECT_EQ(Bytes(*cohort->Take(2)), other);
+    auto result = Take(*cohort, 1);
+    EXPECT_EQ(Bytes(*Take(*cohort, 2)), other);
     return result;
   };
   const Adapter scaled = attacked("scale")->tensors->Decode(), flipped = attacked("sign_flip")->tensors->Decode();
@@ -193,10 +204,83 @@ TEST_F(CohortTest, Take_AFailureOfTrainingCostsThatClientAlone) {
   Open();
   const auto cohort = Make(2, 6, Clients(3));
   for (int64_t i = 0; i < 3; ++i) {
-    const auto update = cohort->Take(i);
+    const auto update = Take(*cohort, i);
     EXPECT_EQ(update.status().code(), absl::StatusCode::kOutOfRange);
     EXPECT_THAT(update.status().message(), HasSubstr("not a finite"));
   }
+}
+
+TEST_F(CohortTest, Take_AFailureAroundTrainingIsNotThatOfAClient) {
+  Open();
+  without_rows_ = 1;
+  const auto cohort = Make(2, 6, Clients(3));
+  EXPECT_EQ(cohort->Take(0).status().code(), absl::StatusCode::kInvalidArgument) << "the call itself";
+}
+
+TEST_F(CohortTest, Take_NoMoreInFlightThanAllowed) {
+  Open();
+  most_in_flight_ = 3;
+  const auto cohort = Make(1, 12, Clients(20));  // two clients a group
+  ASSERT_TRUE(Take(*cohort, 0).ok());
+  EXPECT_EQ(trainer_->trained(), 2);
+  most_in_flight_ = 1;
+  ASSERT_TRUE(Take(*Make(1, 12, Clients(20)), 0).ok());
+  EXPECT_EQ(trainer_->trained(), 4) << "a group in any case";
+}
+
+// Of three ranks; keeps what they are asked, and answers that the training of every client has failed.
+class FailingRanks final : public Link {
+ public:
+  int rank() const override { return 0; }
+  int ranks() const override { return 3; }
+  absl::Status Send(int to, std::string_view bytes) override {
+    Command command;
+    EXPECT_TRUE(command.ParseFromString(std::string(bytes)));
+    for (const TrainGroups::Group& group : command.train().groups()) {
+      for (const TrainGroups::Client& client : group.clients()) asked[to].push_back(client.index());
+    }
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::string> Receive(int from) override {
+    ++answers[from];
+    Answer answer;
+    answer.set_code(from == fails ? static_cast<int>(absl::StatusCode::kInvalidArgument) : 0);
+    for (size_t i = 0; i < asked[from].size(); ++i) {
+      answer.add_trained()->set_code(static_cast<int>(absl::StatusCode::kOutOfRange));
+    }
+    return answer.SerializeAsString();
+  }
+  std::vector<int64_t> asked[3];
+  int answers[3] = {};
+  int fails = 0;
+};
+
+TEST_F(CohortTest, Take_DealsGroupsToRanksByTheirWork) {
+  Open();
+  std::vector<CohortClient> clients = Clients(6);
+  const double work[] = {1, 10, 1, 1, 6, 1};
+  for (size_t i = 0; i < clients.size(); ++i) clients[i].work = work[i];
+  FailingRanks link;
+  Workers workers(&link);
+  workers_ = &workers;
+  const auto cohort = Make(1, 6, std::move(clients));
+  EXPECT_EQ(Take(*cohort, 0).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_TRUE(Take(*cohort, 1).ok()) << "the largest stays here";
+  EXPECT_THAT(link.asked[1], testing::ElementsAre(4));
+  EXPECT_THAT(link.asked[2], testing::ElementsAre(0, 2, 3, 5));
+  EXPECT_EQ(trainer_->trained(), 1);
+}
+
+TEST_F(CohortTest, Take_HearsEveryRankOutBeforeItFails) {
+  Open();
+  FailingRanks link;
+  link.fails = 1;
+  Workers workers(&link);
+  workers_ = &workers;
+  const auto cohort = Make(1, 6, Clients(6));
+  EXPECT_EQ(cohort->Take(0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(link.answers[1], 1);
+  EXPECT_EQ(link.answers[2], 1) << "it would take no other command";
 }
 
 TEST_F(CohortTest, Take_RanksAndComponentsTravelAsPlanned) {
@@ -205,7 +289,7 @@ TEST_F(CohortTest, Take_RanksAndComponentsTravelAsPlanned) {
   std::vector<CohortClient> clients = Clients(2);
   clients[1].max_rank = 1;
   const auto cohort = Make(1, 100, std::move(clients));
-  const auto whole = cohort->Take(0), part = cohort->Take(1);
+  const auto whole = Take(*cohort, 0), part = Take(*cohort, 1);
   ASSERT_TRUE(whole.ok() && part.ok()) << whole.status() << part.status();
   EXPECT_EQ(part->facts.rank(), 1);
   EXPECT_LT(part->bytes, whole->bytes);

@@ -1,9 +1,12 @@
 #include "simulation/cohort/site.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 
 #include "adapters/factors.h"
+#include "adapters/forms/form.h"
+#include "client/primitives.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
 #include "server/round/plan.h"
@@ -27,6 +30,8 @@ absl::StatusOr<std::shared_ptr<server::Fold>> MakeFold(const Site& site, std::sh
   proto::CoordinatorConfig limits;
   limits.set_state_dir("none");
   limits.set_aggregation_threads(site.threads);
+  limits.set_aggregation_memory_bytes(
+      std::numeric_limits<int64_t>::max());  // the run's own estimate has it (run/run.cc)
   proto::ApplyDefaults(&limits);
   server::Fold::Options options;
   options.job = site.job;
@@ -35,6 +40,23 @@ absl::StatusOr<std::shared_ptr<server::Fold>> MakeFold(const Site& site, std::sh
   options.updates = updates;
   options.config = &limits;
   return server::Fold::Create(options);
+}
+
+absl::StatusOr<std::shared_ptr<const Adapter>> InitialStateOf(const Site& site, const Adapter* initial) {
+  const proto::JobConfig& config = site.job->config;
+  Adapter values = initial == nullptr ? Adapter(site.job->layout) : initial->Clone();
+  if (initial == nullptr) {
+    WEFT_ASSIGN_OR_RETURN(values,
+                          MakeInitialAdapter(config.adapter(), site.job->base, site.job->layout, config.seed()));
+  }
+  WEFT_ASSIGN_OR_RETURN(Adapter state, site.job->rule->InitialState(config, std::move(values)));
+  return std::make_shared<const Adapter>(std::move(state));
+}
+
+int64_t KeptBytes(const Site& site, const proto::Plan& plan) {
+  const bool error = IsLossy(plan.encoding()) && plan.encoding().error_feedback();
+  const int64_t parts = (error ? 1 : 0) + (plan.control_variates() ? 1 : 0) + (plan.roles_local().empty() ? 0 : 1);
+  return parts * site.job->layout->size_bytes();
 }
 
 std::shared_ptr<const Adapter> ReceivedOf(const server::Broadcast& broadcast) {

@@ -34,6 +34,12 @@ absl::StatusOr<std::shared_ptr<const Layout>> PrepareTrainer(const Site& site);
 absl::StatusOr<std::shared_ptr<server::Fold>> MakeFold(const Site& site, std::shared_ptr<const Adapter> state,
                                                        int64_t round, int64_t updates);
 
+// The state before round 1, from `initial` (null: seeded values).
+absl::StatusOr<std::shared_ptr<const Adapter>> InitialStateOf(const Site& site, const Adapter* initial);
+
+// Bytes at most that a client of such a plan keeps between rounds; 0: nothing of size.
+int64_t KeptBytes(const Site& site, const proto::Plan& plan);
+
 // What clients hold of it.
 std::shared_ptr<const Adapter> ReceivedOf(const server::Broadcast& broadcast);
 

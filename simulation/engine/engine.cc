@@ -27,14 +27,6 @@ constexpr absl::Duration kIdleStep = absl::Seconds(1);
 // Nothing at all for so long: nothing ever will.
 constexpr absl::Duration kLongestWait = absl::Hours(24 * 60);
 
-// What the cohort of any round may be, for the check of memory.
-int64_t LargestCohort(const proto::JobConfig& config, int64_t population) {
-  if (config.selection().rule() != "uniform") return population;
-  return std::min<int64_t>(
-      population,
-      static_cast<int64_t>(static_cast<double>(config.selection().clients()) * config.selection().over_select()) + 1);
-}
-
 // Rounds that this population can't fill.
 absl::Status CheckSelection(const Engine::Options& options) {
   const proto::JobConfig& config = options.site.job->config;
@@ -64,6 +56,44 @@ absl::Status CheckSelection(const Engine::Options& options) {
   return absl::OkStatus();
 }
 
+// What clients are to do that they, or the rule, can't.
+absl::Status CheckBehaviour(const Engine::Options& options) {
+  const server::CheckedJob& job = *options.site.job;
+  const int64_t rank = server::RankOf(*job.layout);
+  for (const proto::RankConfig& group : options.scenario.behaviour().ranks()) {
+    if (group.rank() >= rank || job.rule->facts().takes_mixed_ranks) continue;
+    return absl::InvalidArgumentError(absl::StrCat("behaviour.ranks: found rank ", group.rank(), ", rule ",
+                                                   job.config.aggregator().name(), " needs all ", rank,
+                                                   "; leave ranks out, or use a rule that takes mixed ranks, such as "
+                                                   "flexlora"));
+  }
+  for (const proto::HostileConfig& group : options.scenario.behaviour().hostile()) {
+    if (group.attack() != "label_flip") continue;
+    WEFT_RETURN_IF_ERROR(options.site.population->Train(0, /*flip_labels=*/true).status());
+  }
+  return absl::OkStatus();
+}
+
+// What would make the privacy that is reported another than that of the run.
+absl::Status CheckPrivacy(const Engine::Options& options) {
+  const server::CheckedJob& job = *options.site.job;
+  if (!job.privacy.has_value()) return absl::OkStatus();
+  if (options.site.behaviour->cohorts().has_value() && job.config.selection().rule() == "poisson") {
+    return absl::InvalidArgumentError(
+        "behaviour.cohorts: the file says who takes part, but the privacy spent is that of clients drawn at random "
+        "(selection.rule poisson); leave it out, or use another selection");
+  }
+  const auto& config = job.config.aggregator().config().fields();
+  const auto clients = config.find("clients");
+  const int64_t population = options.site.population->size();
+  if (clients == config.end() || clients->second.number_value() >= static_cast<double>(population)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("job.aggregator.config.clients: found ",
+                                                 clients->second.number_value(), ", expected at least ", population,
+                                                 ", the clients of the population; raise it, or have fewer"));
+}
+
 std::vector<std::string> Evaluators(const Engine::Options& options) {
   if (!options.central.empty()) return {kCentral};
   std::vector<std::string> names;
@@ -75,17 +105,19 @@ std::vector<std::string> Evaluators(const Engine::Options& options) {
 
 absl::Status Engine::Check(const Options& options) {
   WEFT_RETURN_IF_ERROR(CheckSelection(options));
+  WEFT_RETURN_IF_ERROR(CheckBehaviour(options));
+  WEFT_RETURN_IF_ERROR(CheckPrivacy(options));
   return PrepareTrainer(options.site).status();
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Options options) {
+  WEFT_RETURN_IF_ERROR(Check(options));
   auto engine = std::make_unique<EngineImpl>(std::move(options));
   WEFT_RETURN_IF_ERROR(engine->Open());
   return engine;
 }
 
 absl::Status EngineImpl::Open() {
-  WEFT_RETURN_IF_ERROR(CheckSelection(options_));
   job_id_ = config().name();
   WEFT_ASSIGN_OR_RETURN(layout_, PrepareTrainer(options_.site));
   server::StoredJob stored;
@@ -104,13 +136,9 @@ absl::Status EngineImpl::Open() {
                                                                                .start = kStart,
                                                                                .evaluators = Evaluators(options_)});
   WEFT_RETURN_IF_ERROR(Restore(stored));
-  proto::CoordinatorConfig limits;
-  limits.set_state_dir("none");
-  proto::ApplyDefaults(&limits);
-  WEFT_RETURN_IF_ERROR(server::CheckMemory(*options_.site.job, broadcast_->state()->layout(),
-                                           LargestCohort(config(), options_.site.population->size()), limits));
   WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<server::Fold> fold,
                         MakeFold(options_.site, broadcast_->state(), last + 1, 1));
+  kept_bytes_ = KeptBytes(options_.site, fold->plan());
   roles_local_ = {fold->plan().roles_local().begin(), fold->plan().roles_local().end()};
   stored.history.started = kStart;
   server::JobMachine::Options machine;
@@ -120,6 +148,7 @@ absl::Status EngineImpl::Open() {
   if (options_.site.job->privacy.has_value()) machine.privacy_rounds = options_.site.job->privacy->rounds;
   machine.candidates = candidates_;
   machine_.emplace(std::move(machine));
+  reported_ = machine_->EvaluationDue(now_) == server::Evaluated::kNo ? last : last - 1;
   real_commit_ = absl::Now();
   return absl::OkStatus();
 }
@@ -136,13 +165,7 @@ absl::Status EngineImpl::OpenJournal(server::StoredJob* stored) {
 }
 
 absl::Status EngineImpl::StartFresh(server::StoredJob* stored) {
-  Adapter initial = options_.initial == nullptr ? Adapter(options_.site.job->layout) : options_.initial->Clone();
-  if (options_.initial == nullptr) {
-    WEFT_ASSIGN_OR_RETURN(initial, MakeInitialAdapter(config().adapter(), options_.site.job->base,
-                                                      options_.site.job->layout, config().seed()));
-  }
-  WEFT_ASSIGN_OR_RETURN(Adapter state, options_.site.job->rule->InitialState(config(), std::move(initial)));
-  initial_ = std::make_shared<const Adapter>(std::move(state));
+  WEFT_ASSIGN_OR_RETURN(initial_, InitialStateOf(options_.site, options_.initial.get()));
   stored->id = job_id_;
   stored->config = config();
   stored->submitted = kStart;
@@ -169,7 +192,14 @@ absl::Status EngineImpl::Restore(const server::StoredJob& stored) {
   for (const server::CommittedRound& round : rounds) {
     const proto::SimulatedRound& notes = round.status.simulated();
     for (const uint32_t client : notes.downloaded()) downloads_.Done(client);
+    candidates_->TakeChanges();  // of the evaluation before: noted by this round
     for (const proto::Standing& standing : notes.standings()) candidates_->Restore(standing);
+    if (round.evaluated != server::Evaluated::kNo && options_.central.empty()) {
+      for (const int64_t client : options_.evaluators) {
+        if (options_.site.population->TestRows(client) > 0)
+          candidates_->Answered(options_.site.population->Name(client));
+      }
+    }
     uint64_t step_bytes = 0;
     if (const auto step = stored.base_steps.find(round.status.round()); step != stored.base_steps.end()) {
       WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Adapter> values, read(step->second));
@@ -181,15 +211,15 @@ absl::Status EngineImpl::Restore(const server::StoredJob& stored) {
     now_ = kStart + absl::Microseconds(notes.clock_us());
   }
   if (last == 0) return absl::OkStatus();
-  if (const int64_t best = server::BestRound(rounds); best != last) {
-    WEFT_ASSIGN_OR_RETURN(best_state_, read(stored.states.at(best)));
+  // An evaluation to come may make it the best of all again; a job that has ended may no longer hold it.
+  const int64_t best = server::BestRound({rounds.begin(), rounds.end() - 1});
+  if (const auto found = stored.states.find(best); best > 0 && found != stored.states.end()) {
+    WEFT_ASSIGN_OR_RETURN(best_state_, read(found->second));
   }
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Adapter> state, read(stored.states.at(last)));
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const server::Broadcast> broadcast,
                         server::Broadcast::Create(std::move(state)));
   downloads_.Know(*broadcast);
-  const bool due = server::EvaluationDue(config().evaluation(), rounds.back(), false) != server::Evaluated::kNo;
-  reported_ = due ? last - 1 : last;
   return Publish(std::move(broadcast));
 }
 

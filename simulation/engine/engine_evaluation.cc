@@ -76,7 +76,6 @@ absl::Status EngineImpl::Evaluate(const std::vector<server::SendEvaluation>& wan
 }
 
 absl::Status EngineImpl::SaveEvaluation() {
-  if (server::BestRound(history().rounds) == machine_->last_round()) best_state_ = nullptr;
   return journal_ == nullptr ? absl::OkStatus() : journal_->SaveRound(job_id_, history().rounds.back());
 }
 

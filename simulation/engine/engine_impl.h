@@ -89,7 +89,6 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Timeline> TimelineOf(const server::OpenRound& open, int64_t client);
   void Schedule(int64_t client, const Timeline& timeline);
   std::unique_ptr<Cohort> MakeCohort(std::vector<CohortClient> clients) const;
-  int64_t WorkOf(int64_t rows) const;
   absl::Status Handle(const Event& event);
   absl::Status ShowSign(const Event& event, const std::string& name);
   absl::Status Answer(int64_t client, const std::string& name);
@@ -124,12 +123,12 @@ class EngineImpl final : public Engine {
   absl::Time real_commit_;       // real time of the last commit
   Downloads downloads_;
   std::vector<std::string> roles_local_;
+  int64_t kept_bytes_ = 0;  // of a client, at most
 
   std::shared_ptr<const server::Broadcast> broadcast_;  // of the last committed round
   std::shared_ptr<const Adapter> received_;             // what of it clients hold
   std::shared_ptr<const Adapter> initial_;
-  std::shared_ptr<const Adapter>
-      best_state_;  // of the best round before the last; null: it is the last, or there is none
+  std::shared_ptr<const Adapter> best_state_;  // of the best round before the last; null: there is none
   std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>> base_steps_;  // by round
   int64_t reported_ = 0;                                                        // rounds that the observer has seen
   const Observer* observer_ = nullptr;

@@ -45,7 +45,7 @@ absl::Status EngineImpl::OpenAttempt(const server::OpenRound& open) {
                                        .max_rank = options_.site.behaviour->MaxRankOf(client),
                                        .hostile = options_.site.behaviour->HostileOf(client),
                                        .tokens = static_cast<double>(batch) * options_.tokens_per_row,
-                                       .work = static_cast<double>(WorkOf(rows))});
+                                       .work = static_cast<double>(RowsFor(config().training(), rows))});
   }
   // As they will be asked for.
   std::sort(arrivals.begin(), arrivals.end(), [](const auto& a, const auto& b) {
@@ -57,12 +57,6 @@ absl::Status EngineImpl::OpenAttempt(const server::OpenRound& open) {
   return absl::OkStatus();
 }
 
-// Rows that a client of so many goes through.
-int64_t EngineImpl::WorkOf(int64_t rows) const {
-  const proto::TrainingConfig& training = config().training();
-  return StepsFor(training, rows) * training.accumulation() * std::min(rows, training.batch_size());
-}
-
 // Of a client that gets its plan now, and downloads what it lacks.
 absl::StatusOr<Timeline> EngineImpl::TimelineOf(const server::OpenRound& open, int64_t client) {
   const int64_t rows = options_.site.population->TrainRows(client);
@@ -70,7 +64,7 @@ absl::StatusOr<Timeline> EngineImpl::TimelineOf(const server::OpenRound& open, i
   WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> sent, attempt_->fold->SentAt(rank));
   WEFT_ASSIGN_OR_RETURN(const Encoding encoding, ParseEncoding(config().encoding().values()));
   Work work;
-  work.rows = WorkOf(rows);
+  work.rows = RowsFor(config().training(), rows);
   work.bytes_down = downloads_.BytesFor(client, *broadcast_);
   work.bytes_up = EncodedBytes(*sent, encoding, config().encoding().density());
   machine_->AddBytes(0, work.bytes_down);
@@ -86,6 +80,8 @@ std::unique_ptr<Cohort> EngineImpl::MakeCohort(std::vector<CohortClient> clients
   options.threads = options_.site.threads;
   options.tokens_per_pass = options_.tokens_per_pass;
   options.workers = options_.workers;
+  // What clients keep travels with the work, both ways.
+  if (options_.workers != nullptr && kept_bytes_ > 0) options.most_in_flight = Workers::kMostBytes / kept_bytes_;
   return std::make_unique<Cohort>(std::move(options), std::move(clients));
 }
 
@@ -144,7 +140,7 @@ absl::Status EngineImpl::ShowSign(const Event& event, const std::string& name) {
 absl::Status EngineImpl::Answer(int64_t client, const std::string& name) {
   const int64_t round = machine_->last_round() + 1;
   if (!machine_->CheckUpdate(name, round).ok()) return absl::OkStatus();  // too late, or taken off the round
-  absl::StatusOr<SentUpdate> sent = attempt_->cohort->Take(client);
+  WEFT_ASSIGN_OR_RETURN(absl::StatusOr<SentUpdate> sent, attempt_->cohort->Take(client));
   if (!sent.ok()) {
     if (!absl::IsInvalidArgument(sent.status()) && !absl::IsOutOfRange(sent.status())) return sent.status();
     if (absl::IsOutOfRange(sent.status())) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -48,8 +49,9 @@ class EngineTest : public testing::Test {
   // An engine of its own trainer, population and behaviour, which live until the next.
   absl::StatusOr<std::unique_ptr<Engine>> Make(int threads = 1, const std::string& folder = "") {
     proto::ApplyDefaults(&scenario_);
-    auto trainer =
-        FakeTrainer::Create(trainer_options_ = {.base = base_, .hold = nullptr, .train_status = train_status_});
+    auto trainer = FakeTrainer::Create(
+        trainer_options_ = {
+            .base = base_, .hold = nullptr, .train_status = train_status_, .evaluate_status = evaluate_status_});
     EXPECT_TRUE(trainer.ok()) << trainer.status();
     trainer_ = *std::move(trainer);
     Population::Options population{.config = scenario_.population(), .seed = scenario_.job().seed(), .data = {}};
@@ -57,7 +59,8 @@ class EngineTest : public testing::Test {
     auto made = Population::Create(std::move(population));
     if (!made.ok()) return made.status();
     population_ = *std::move(made);
-    auto behaviour = Behaviour::Create({scenario_.behaviour(), population_->size(), scenario_.job().seed()});
+    auto behaviour = Behaviour::Create(
+        {.config = scenario_.behaviour(), .clients = population_->size(), .seed = scenario_.job().seed()});
     if (!behaviour.ok()) return behaviour.status();
     behaviour_ = *std::move(behaviour);
     proto::JobConfig config = scenario_.job();
@@ -125,7 +128,7 @@ class EngineTest : public testing::Test {
 
   const std::string base_, data_, folder_;
   proto::Scenario scenario_;
-  absl::Status train_status_;
+  absl::Status train_status_, evaluate_status_;
   server::CheckedJob job_;
   FakeTrainer::Options trainer_options_;
   std::unique_ptr<FakeTrainer> trainer_;
@@ -198,7 +201,7 @@ TEST_F(EngineStormTest, Run_SameBitsWhateverTheThreadsAndTheGoes) {
     lost += round.simulated().lost();
     hung += round.simulated().hung();
   }
-  EXPECT_GT(refused + lost, 2);
+  EXPECT_GT(refused, 0) << "of NaN";
   EXPECT_GT(lost, 0);
   EXPECT_GT(hung, 0);
   ExpectSame(whole, Run(4));
@@ -320,6 +323,108 @@ TEST_F(EngineTest, Export_IsOfTheBestRound) {
   ASSERT_TRUE(adapter.ok()) << adapter.status();
   EXPECT_EQ(server::BestRound((*engine)->history().rounds), 4);
   EXPECT_TRUE(std::equal(adapter->bytes().begin(), adapter->bytes().end(), (*engine)->state()->bytes().begin()));
+}
+
+// The last evaluation covers one row, of which none comes out right: the last round is the best only until then.
+TEST_F(EngineTest, Export_OfAnEarlierRoundWhenTheLastEvaluationTakesTheLead) {
+  proto::JobConfig& job = *scenario_.mutable_job();
+  job.mutable_training()->set_steps(40);
+  Select(3);
+  const double target = Run().rounds[2].accuracy();
+  job.mutable_stop()->set_target_accuracy(target);
+  job.mutable_evaluation()->set_final_rows(1);
+  for (const int64_t stop_after : {9, 2, 3}) {  // the last time after all is evaluated
+    std::filesystem::remove_all(folder_);
+    if (stop_after < 9) {
+      auto engine = Make(1, folder_);
+      ASSERT_TRUE(engine.ok()) << engine.status();
+      ASSERT_TRUE((*engine)->Run([&](const proto::RoundStatus& round) { return round.round() < stop_after; }).ok());
+    }
+    auto engine = Make(1, folder_);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    ASSERT_TRUE((*engine)->Run([](const proto::RoundStatus&) { return true; }).ok());
+    ASSERT_EQ((*engine)->history().rounds.size(), 3);
+    EXPECT_EQ((*engine)->history().rounds.back().status.accuracy(), 0);
+    EXPECT_EQ(server::BestRound((*engine)->history().rounds), 2);
+    proto::JobConfig config;
+    const auto adapter = (*engine)->Export(&config);
+    ASSERT_TRUE(adapter.ok()) << adapter.status();
+    EXPECT_FALSE(std::equal(adapter->bytes().begin(), adapter->bytes().end(), (*engine)->state()->bytes().begin()));
+  }
+}
+
+TEST_F(EngineTest, Run_AnEvaluationThatIsLeftIsDoneAndReported) {
+  scenario_.mutable_job()->mutable_training()->set_steps(40);
+  scenario_.mutable_job()->mutable_evaluation()->set_every(0);
+  evaluate_status_ = absl::ResourceExhaustedError("no room");
+  auto engine = Make(1, folder_);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  std::vector<int64_t> seen;
+  const auto observer = [&](const proto::RoundStatus& round) {
+    seen.push_back(round.round());
+    EXPECT_EQ(round.has_accuracy(), round.round() == 4);
+    return true;
+  };
+  EXPECT_EQ((*engine)->Run(observer).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(seen, testing::ElementsAre(1, 2, 3));
+  engine->reset();
+  evaluate_status_ = absl::OkStatus();
+  engine = Make(1, folder_);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->reported(), 3);
+  ASSERT_TRUE((*engine)->Run(observer).ok());
+  EXPECT_THAT(seen, testing::ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(EngineStormTest, Run_SameBitsWhenClientsThatHadStalledEvaluate) {
+  scenario_.mutable_behaviour()->mutable_dropout()->set_hang(0.4);
+  scenario_.mutable_job()->mutable_round()->set_min_updates(1);
+  scenario_.mutable_job()->mutable_stop()->set_rounds(12);
+  scenario_.mutable_job()->mutable_evaluation()->set_every(2);
+  scenario_.mutable_evaluation()->set_central(false);
+  scenario_.mutable_evaluation()->set_clients(10);
+  const Outcome whole = Run(1);
+  ASSERT_EQ(whole.rounds.size(), 12) << whole.status.message();
+  bool stalled = false;
+  for (const proto::RoundStatus& round : whole.rounds) stalled |= round.simulated().standings_size() > 0;
+  EXPECT_TRUE(stalled);
+  ExpectSame(whole, Run(1, folder_, 1));
+}
+
+TEST_F(EngineTest, Run_MixedRanksSendLess) {
+  scenario_.mutable_job()->mutable_adapter()->set_head(false);
+  scenario_.mutable_job()->mutable_aggregator()->set_name("hetlora");
+  const Outcome all = Run();
+  proto::RankConfig& ranks = *scenario_.mutable_behaviour()->add_ranks();
+  ranks.set_part(0.5);
+  ranks.set_rank(1);
+  const Outcome mixed = Run();
+  EXPECT_EQ(mixed.rounds[0].updates(), 10);
+  EXPECT_EQ(mixed.rounds[0].bytes_up() * 4, all.rounds[0].bytes_up() * 3) << "half of them half";
+  scenario_.mutable_job()->mutable_aggregator()->set_name("fedavg");
+  EXPECT_THAT(Refusal(), HasSubstr("behaviour.ranks: found rank 1, rule fedavg needs all 2"));
+}
+
+TEST_F(EngineTest, Create_RefusesPrivacyThatTheRunHasNot) {
+  proto::JobConfig& job = *scenario_.mutable_job();
+  job.mutable_adapter()->set_head(false);
+  job.mutable_aggregator()->set_name("dp");
+  auto& config = *job.mutable_aggregator()->mutable_config()->mutable_fields();
+  for (const auto& [key, value] : std::map<std::string, double>{
+           {"clip_norm", 1}, {"noise_multiplier", 1}, {"epsilon_budget", 1000}, {"delta", 1e-4}, {"clients", 10}}) {
+    config[key].set_number_value(value);
+  }
+  job.mutable_selection()->set_rule("poisson");
+  job.mutable_selection()->set_rate(0.5);
+  job.mutable_round()->set_min_updates(0);
+  EXPECT_TRUE(Make().ok()) << Make().status();
+  config["clients"].set_number_value(9);
+  EXPECT_THAT(Refusal(), HasSubstr("job.aggregator.config.clients: found 9, expected at least 10"));
+  config["clients"].set_number_value(10);
+  const std::string path = MakeTestFolder("trace") + "/cohorts";
+  ASSERT_TRUE(WriteFileAtomically(path, std::string_view("client-7\n")).ok());
+  scenario_.mutable_behaviour()->set_cohorts(path);
+  EXPECT_THAT(Refusal(), HasSubstr("behaviour.cohorts"));
 }
 
 TEST_F(EngineTest, Create_RefusesWhatThePopulationCantFill) {

@@ -18,7 +18,12 @@ constexpr int kMostPoissonDraws = 1'000;
 
 void VirtualCandidates::Answered(const std::string& client) {
   const absl::StatusOr<int64_t> index = options_.population->Find(client);
-  if (index.ok() && entries_.erase(*index) > 0) changed_[*index] = Entry();
+  if (!index.ok()) return;
+  const auto entry = entries_.find(*index);
+  if (entry == entries_.end()) return;
+  // What has failed in this round alone is nobody's standing.
+  if (entry->second.strikes > 0) changed_[*index] = Entry();
+  entries_.erase(entry);
 }
 
 void VirtualCandidates::Failed(const std::string& client, int64_t round) {

@@ -164,7 +164,9 @@ absl::Status Population::DealByRule() {
                           : DealAlike(train.rows(), sizes, seed()),
                 size_);
   const int64_t most = *std::max_element(sizes.begin(), sizes.end());
-  size_ = static_cast<int64_t>(train_.Keep(config.min_rows(), config.max_rows()).size());
+  std::vector<int32_t> kept = train_.Keep(config.min_rows(), config.max_rows());
+  if (std::ssize(kept) < size_) dealt_ = std::move(kept);
+  size_ = train_.clients();
   if (size_ > 0) return absl::OkStatus();
   return Refuse(absl::StrCat(".min_rows: no client has ", config.min_rows(), " rows or more, the largest has ", most,
                              "; lower it, or have fewer clients"));
@@ -245,7 +247,7 @@ absl::StatusOr<std::unique_ptr<DataShard>> Population::Test(int64_t client) cons
   } else if (!names_.empty()) {
     rows.assign(test_.rows(client).begin(), test_.rows(client).end());
   } else {
-    rows = test_drawer_->Draw(client, count);
+    rows = test_drawer_->Draw(dealt_.empty() ? client : dealt_[client], count);
   }
   return See(client, source, std::move(rows));
 }
@@ -279,6 +281,12 @@ std::vector<const DataShard*> Population::central() const {
   return shards;
 }
 
+std::vector<std::string> Population::splits() const {
+  std::vector<std::string> names;
+  for (const auto& [name, shard] : options_.data.begin()->second.splits()) names.push_back(name);
+  return names;
+}
+
 double Population::tokens_per_row() const {
   double tokens = 0, rows = 0;
   for (const auto& [name, folder] : options_.data) {
@@ -289,7 +297,7 @@ double Population::tokens_per_row() const {
 }
 
 int64_t Population::EstimateBytes() const {
-  int64_t bytes = train_.bytes() + test_.bytes();
+  int64_t bytes = train_.bytes() + test_.bytes() + static_cast<int64_t>(dealt_.capacity() * sizeof(int32_t));
   for (const std::string& name : names_) {
     bytes += static_cast<int64_t>(sizeof(name) + (name.capacity() > 15 ? name.capacity() + 1 : 0));
   }

@@ -52,6 +52,8 @@ class Population {
 
   // The whole evaluation split: one shard, or one of each folder.
   std::vector<const DataShard*> central() const;
+  // Names of all splits.
+  std::vector<std::string> splits() const;
   // Mean tokens of a row of training data; 1 where rows are no texts.
   double tokens_per_row() const;
   const std::string& task() const { return options_.data.begin()->second.task(); }
@@ -75,6 +77,7 @@ class Population {
   // Under column and folders; empty: names are computed.
   std::vector<std::string> names_;
   Deal train_, test_;                        // rows dealt, by client; under column and without rows_per_client
+  std::vector<int32_t> dealt_;               // by client: who it was when rows were dealt; empty: the same
   std::unique_ptr<RowDrawer> train_drawer_;  // rows drawn, under iid and dirichlet
   std::unique_ptr<RowDrawer> test_drawer_;
   std::vector<const DataFolder*> folders_;  // under folders, by client

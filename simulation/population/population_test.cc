@@ -201,6 +201,27 @@ TEST_F(PopulationTest, RowsPerClient_SizesFollowTheirMean) {
   EXPECT_EQ((*Create())->TrainRows(17), 20);
 }
 
+TEST_F(PopulationTest, MinRows_LeavesTheOthersTheirMix) {
+  config_.set_partition("dirichlet");
+  config_.set_clients(12);
+  config_.set_alpha(0.01);
+  config_.set_size_sigma(1);
+  const auto all = Create();
+  ASSERT_TRUE(all.ok()) << all.status();
+  config_.set_min_rows(4);
+  const auto kept = Create();
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  std::map<std::vector<int>, int64_t> by_rows;
+  for (int64_t i = 0; i < (*all)->size(); ++i) by_rows[Numbers(**(*all)->Train(i, false))] = i;
+  bool moved = false;
+  for (int64_t i = 0; i < (*kept)->size(); ++i) {
+    const int64_t before = by_rows.at(Numbers(**(*kept)->Train(i, false)));
+    EXPECT_EQ(Numbers(**(*kept)->Test(i)), Numbers(**(*all)->Test(before)));
+    moved |= before != i;
+  }
+  EXPECT_TRUE(moved) << "nobody was left out";
+}
+
 TEST_F(PopulationTest, Test_DrawsRowsOfTheSameMix) {
   config_.set_partition("dirichlet");
   config_.set_clients(3);

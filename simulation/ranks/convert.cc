@@ -1,8 +1,11 @@
 #include "simulation/ranks/convert.h"
 
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 
 namespace weft::simulation {
@@ -45,6 +48,15 @@ absl::StatusOr<std::shared_ptr<const KeptState>> FromMessage(const Kept& message
   state->rank = message.rank();
   state->round = message.round();
   return state;
+}
+
+absl::StatusOr<std::string> ToBytes(const google::protobuf::MessageLite& message) {
+  if (const size_t size = message.ByteSizeLong(); size > std::numeric_limits<int32_t>::max()) {
+    return absl::ResourceExhaustedError(absl::StrCat("a message between ranks of ", size,
+                                                     " bytes, expected at most 2^31 - 1; lower "
+                                                     "run.tokens_per_pass or the adapter's rank"));
+  }
+  return message.SerializeAsString();
 }
 
 absl::Status StatusOf(int code, const std::string& message) { return {static_cast<absl::StatusCode>(code), message}; }

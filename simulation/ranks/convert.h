@@ -1,6 +1,8 @@
 #ifndef WEFT_SIMULATION_RANKS_CONVERT_H_
 #define WEFT_SIMULATION_RANKS_CONVERT_H_
 
+#include <google/protobuf/message_lite.h>
+
 #include <memory>
 #include <string>
 
@@ -18,6 +20,8 @@ void ToMessage(const KeptState& state, Kept* message);
 absl::StatusOr<std::shared_ptr<const Adapter>> FromMessage(const Tensors& message);
 absl::StatusOr<std::shared_ptr<const KeptState>> FromMessage(const Kept& message);
 absl::Status StatusOf(int code, const std::string& message);
+// RESOURCE_EXHAUSTED: longer than a message can be.
+absl::StatusOr<std::string> ToBytes(const google::protobuf::MessageLite& message);
 
 }  // namespace weft::simulation
 

@@ -127,6 +127,9 @@ absl::StatusOr<std::unique_ptr<Link>> LinkFromEnvironment() {
   c10d::TCPStoreOptions options;
   if (!Variable("MASTER_PORT").empty()) {
     WEFT_ASSIGN_OR_RETURN(const int port, Number("MASTER_PORT", nullptr, 1));
+    if (port > std::numeric_limits<std::uint16_t>::max()) {
+      return absl::InvalidArgumentError(absl::StrCat("MASTER_PORT: found ", port, ", expected at most 65535"));
+    }
     options.port = static_cast<std::uint16_t>(port);
   }
   // torchrun keeps a store there already.

@@ -8,10 +8,13 @@
 
 namespace weft::simulation {
 
-absl::Status Workers::Send(int rank, const Command& command) { return link_->Send(rank, command.SerializeAsString()); }
+absl::Status Workers::Send(int rank, const Command& command) {
+  WEFT_ASSIGN_OR_RETURN(const std::string bytes, ToBytes(command));
+  return link_->Send(rank, bytes);
+}
 
 absl::Status Workers::SendAll(const Command& command) {
-  const std::string bytes = command.SerializeAsString();
+  WEFT_ASSIGN_OR_RETURN(const std::string bytes, ToBytes(command));
   for (int rank = 1; rank < ranks(); ++rank) WEFT_RETURN_IF_ERROR(link_->Send(rank, bytes));
   return absl::OkStatus();
 }
@@ -25,27 +28,26 @@ absl::StatusOr<Answer> Workers::ReceiveAnswer(int rank) {
   return answer;
 }
 
-absl::Status Workers::OpenRun(int64_t number, const std::string& fingerprint, const std::string& base_hash) {
+absl::Status Workers::OpenRun(const simulation::OpenRun& run) {
   steps_sent_ = 0;
   Command command;
-  command.mutable_run()->set_number(number);
-  command.mutable_run()->set_fingerprint(fingerprint);
-  command.mutable_run()->set_base_hash(base_hash);
+  *command.mutable_run() = run;
   return SendAll(command);
 }
 
 absl::Status Workers::OpenAttempt(int64_t round, int64_t updates, const Adapter& state,
                                   const std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>>& base_steps) {
   for (std::vector<int64_t>& clients : accepted_) clients.clear();
+  for (; steps_sent_ < base_steps.size(); ++steps_sent_) {
+    Command command;
+    command.mutable_step()->set_round(base_steps[steps_sent_].first);
+    ToMessage(*base_steps[steps_sent_].second, command.mutable_step()->mutable_step());
+    WEFT_RETURN_IF_ERROR(SendAll(command));
+  }
   Command command;
   command.mutable_attempt()->set_round(round);
   command.mutable_attempt()->set_updates(updates);
   ToMessage(state, command.mutable_attempt()->mutable_state());
-  for (; steps_sent_ < base_steps.size(); ++steps_sent_) {
-    BaseStep& step = *command.mutable_attempt()->add_base_steps();
-    step.set_round(base_steps[steps_sent_].first);
-    ToMessage(*base_steps[steps_sent_].second, step.mutable_step());
-  }
   return SendAll(command);
 }
 
@@ -63,8 +65,9 @@ absl::Status Workers::Train(int rank, const std::vector<std::vector<int64_t>>& g
   }
   const std::vector<int64_t> accepted = std::exchange(accepted_[rank], {});
   command.mutable_train()->mutable_accepted()->Add(accepted.begin(), accepted.end());
+  WEFT_RETURN_IF_ERROR(Send(rank, command));
   answer_due_[rank] = true;
-  return Send(rank, command);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<absl::StatusOr<SentUpdate>>> Workers::Trained(int rank) {
@@ -93,8 +96,8 @@ absl::Status Workers::MergeInto(server::Fold* fold) {
     Command command;
     const std::vector<int64_t> accepted = std::exchange(accepted_[rank], {});
     command.mutable_share()->mutable_accepted()->Add(accepted.begin(), accepted.end());
-    answer_due_[rank] = true;
     WEFT_RETURN_IF_ERROR(Send(rank, command));
+    answer_due_[rank] = true;
   }
   for (int rank = 1; rank < ranks(); ++rank) {
     WEFT_ASSIGN_OR_RETURN(const Answer answer, ReceiveAnswer(rank));

@@ -20,14 +20,17 @@ namespace weft::simulation {
 
 // The other ranks of a simulation as rank 0 sees them, by number from 1 (ranks/serve.h is their half). What clients
 // keep lies at rank 0 alone and travels with the work; updates stay where they were made, and their sums are merged.
-// Not thread-safe. Errors: those of a rank, and UNAVAILABLE when it has gone.
+// Not thread-safe. Errors: those of a rank; UNAVAILABLE when it has gone; RESOURCE_EXHAUSTED: a message too long.
 class Workers {
  public:
+  // What clients keep, of all that train at a time, had better not be more: a message holds 2^31 - 1 bytes.
+  static constexpr int64_t kMostBytes = int64_t{3} << 29;
+
   explicit Workers(Link* link) : link_(link), accepted_(link->ranks()), answer_due_(link->ranks()) {}
 
   int ranks() const { return link_->ranks(); }
 
-  absl::Status OpenRun(int64_t number, const std::string& fingerprint, const std::string& base_hash);
+  absl::Status OpenRun(const simulation::OpenRun& run);
   // `base_steps`: of all committed rounds of the run.
   absl::Status OpenAttempt(int64_t round, int64_t updates, const Adapter& state,
                            const std::vector<std::pair<int64_t, std::shared_ptr<const Adapter>>>& base_steps);

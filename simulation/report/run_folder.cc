@@ -56,6 +56,24 @@ std::string ScenarioJson(const proto::Scenario& scenario) {
   return nlohmann::json::parse(json).dump(1);
 }
 
+// What the results of a scenario follow from: without where they go, and how fast and in how much memory they come.
+nlohmann::json Essence(const std::string& scenario) {
+  nlohmann::json essence = nlohmann::json::parse(scenario, nullptr, /*allow_exceptions=*/false);
+  if (!essence.is_object()) return essence;
+  nlohmann::json kept = nlohmann::json::object();
+  for (const char* key : {"tokens_per_pass", "device"}) {
+    if (essence.contains("run") && essence["run"].contains(key)) kept[key] = essence["run"][key];
+  }
+  essence["run"] = std::move(kept);
+  return essence;
+}
+
+std::string NameOf(const std::string& folder) {
+  std::filesystem::path path = std::filesystem::path(folder).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "runs/a/"
+  return path.filename().string();
+}
+
 absl::Status Written(const std::ofstream& stream, const std::string& path) {
   if (stream.good()) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(path, ": can't write; free some space and go on"));
@@ -175,19 +193,20 @@ Json RoundToJson(const proto::RoundStatus& round) {
   return json;
 }
 
+absl::Status RunFolder::Check(const std::string& folder, const proto::Scenario& scenario) {
+  const absl::StatusOr<std::string> before = ReadFile(folder + "/scenario.json");
+  if (!before.ok() || Essence(*before) == Essence(ScenarioJson(scenario))) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      folder, ": holds a run of another scenario; give this one another job.name or run.out, or remove the folder"));
+}
+
 absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& folder, const proto::Scenario& scenario,
                                                            std::span<const proto::RoundStatus> rounds) {
   WEFT_RETURN_IF_ERROR(MakeDirectories(folder));
-  const std::string json = ScenarioJson(scenario), path = folder + "/scenario.json";
-  const absl::StatusOr<std::string> before = ReadFile(path);
-  if (before.ok() && *before != json) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(folder,
-                     ": holds a run of another scenario; give this one another job.name or run.out, or remove the "
-                     "folder"));
-  }
-  WEFT_RETURN_IF_ERROR(WriteFileAtomically(path, std::string_view(json)));
-  std::unique_ptr<RunFolder> run(new RunFolder(folder));
+  WEFT_RETURN_IF_ERROR(Check(folder, scenario));
+  const std::string json = ScenarioJson(scenario);
+  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder + "/scenario.json", std::string_view(json)));
+  std::unique_ptr<RunFolder> run(new RunFolder(folder, Json::parse(json)));
   run->jsonl_.open(folder + "/rounds.jsonl", std::ios::trunc);
   run->csv_.open(folder + "/rounds.csv", std::ios::trunc);
   run->events_.open(absl::StrCat(folder, "/", kEvents), std::ios::trunc | std::ios::binary);
@@ -225,13 +244,18 @@ absl::Status RunFolder::Finish(const RunSummary& summary, const std::vector<Clie
   for (const ClientFigures& client : clients) list.push_back(ToJson(client));
   WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/clients.json", std::string_view(Text(list))));
   const Json json = SummaryOf(summary, rounds_, clients);
-  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/summary.json", std::string_view(Text(json))));
-  WEFT_ASSIGN_OR_RETURN(Json run, ReadRun(folder_));
-  return WriteFileAtomically(folder_ + "/report.html", std::string_view(PageOf({std::move(run)})));
+  const Json run = {
+      {"name", NameOf(folder_)}, {"scenario", scenario_}, {"clients", list}, {"summary", json}, {"rounds", rounds_}};
+  WEFT_RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/report.html", std::string_view(PageOf({run}))));
+  return WriteFileAtomically(folder_ + "/summary.json", std::string_view(Text(json)));
 }
 
 absl::StatusOr<Json> ReadRun(const std::string& folder) {
-  Json run = {{"name", std::filesystem::path(folder).lexically_normal().filename().string()}};
+  std::error_code error;
+  if (std::filesystem::exists(folder + "/table.json", error)) {
+    return absl::NotFoundError(absl::StrCat(folder, ": is a sweep; name folders of runs in it"));
+  }
+  Json run = {{"name", NameOf(folder)}};
   for (const char* part : {"scenario", "clients", "summary"}) {
     const std::string path = absl::StrCat(folder, "/", part, ".json");
     absl::StatusOr<std::string> text = ReadFile(path);
@@ -256,8 +280,7 @@ absl::StatusOr<Json> ReadRun(const std::string& folder) {
 }
 
 bool IsFinished(const std::string& folder, const proto::Scenario& scenario) {
-  const absl::StatusOr<std::string> before = ReadFile(folder + "/scenario.json");
-  return before.ok() && *before == ScenarioJson(scenario) && ReadRun(folder).ok();
+  return RunFolder::Check(folder, scenario).ok() && ReadRun(folder).ok();
 }
 
 }  // namespace weft::simulation

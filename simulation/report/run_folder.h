@@ -51,12 +51,14 @@ struct RunSummary {
 //                   diverged) is null
 //   rounds.csv      the same as a table
 //   events.out.tfevents.weft  the same for TensorBoard
-//   clients.json, summary.json, report.html  at the end
+//   clients.json, report.html, summary.json  at the end, in this order: with a summary the run is finished
 // Rounds are written as they come, so that a run can be watched.
 class RunFolder {
  public:
-  // Makes the folder or goes on in it: what it held of rounds is written anew from `rounds`. FAILED_PRECONDITION: the
-  // folder holds a run of another scenario.
+  // FAILED_PRECONDITION: the folder holds a run of another scenario. How a run is carried out (`run`, but for what its
+  // bits depend on) may change.
+  static absl::Status Check(const std::string& folder, const proto::Scenario& scenario);
+  // Makes the folder or goes on in it: what it held of rounds is written anew from `rounds`. Errors as Check.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Open(const std::string& folder, const proto::Scenario& scenario,
                                                          std::span<const proto::RoundStatus> rounds);
 
@@ -65,10 +67,11 @@ class RunFolder {
   absl::Status Finish(const RunSummary& summary, const std::vector<ClientFigures>& clients);
 
  private:
-  explicit RunFolder(std::string folder) : folder_(std::move(folder)) {}
-  absl::Status Append(const proto::RoundStatus& round);
+  RunFolder(std::string folder, nlohmann::ordered_json scenario)
+      : folder_(std::move(folder)), scenario_(std::move(scenario)) {}
 
   const std::string folder_;
+  const nlohmann::ordered_json scenario_;
   std::vector<nlohmann::ordered_json> rounds_;
   std::ofstream jsonl_, csv_, events_;
   absl::Time time_ = absl::Now();  // of the last event

@@ -121,6 +121,35 @@ TEST_F(RunFolderTest, Open_RefusesAnotherScenario) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("another scenario"));
 }
 
+TEST_F(RunFolderTest, Open_GoesOnInAnotherWay) {
+  scenario_.mutable_run()->set_tokens_per_pass(8);
+  ASSERT_TRUE(Open(0).ok());
+  scenario_.mutable_run()->set_threads(3);
+  scenario_.mutable_run()->set_kept_bytes(5);
+  scenario_.mutable_run()->set_memory_bytes(7);
+  scenario_.mutable_run()->set_out("./elsewhere");
+  EXPECT_TRUE(Open(0).ok());
+  EXPECT_THAT(Read("scenario.json"), HasSubstr("elsewhere"));
+  scenario_.mutable_run()->set_tokens_per_pass(9);
+  EXPECT_EQ(Open(0).status().code(), absl::StatusCode::kFailedPrecondition) << "the bits depend on it";
+}
+
+TEST_F(RunFolderTest, Check_WritesNothing) {
+  EXPECT_TRUE(RunFolder::Check(folder_, scenario_).ok());
+  EXPECT_FALSE(std::filesystem::exists(folder_));
+}
+
+TEST_F(RunFolderTest, Finish_IsNotFinishedWithoutItsPage) {
+  const auto run = Open(3);
+  std::filesystem::create_directories(folder_ + "/report.html");  // can't be written
+  EXPECT_FALSE(
+      (*run)
+          ->Finish(
+              {.state = "finished", .message = "", .version = "", .device = "", .delta = {}, .target_accuracy = {}}, {})
+          .ok());
+  EXPECT_FALSE(IsFinished(folder_, scenario_));
+}
+
 TEST_F(RunFolderTest, Finish_SumsUp) {
   const auto run = Open(3);
   RunSummary summary;
@@ -147,8 +176,10 @@ TEST_F(RunFolderTest, Finish_SumsUp) {
   EXPECT_NEAR(json["clients"]["worst_tenth"], 0.05, 1e-12);
   EXPECT_NEAR(json["clients"]["sd"], 0.1359, 1e-4);
   EXPECT_EQ(json["clients"]["median"], 0.5);
-  const auto again = ReadRun(folder_);
+  const auto again = ReadRun(folder_ + "/");
   ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ((*again)["name"], std::filesystem::path(folder_).filename().string());
+  EXPECT_THAT(Read("report.html"), HasSubstr((*again)["summary"].dump(-1).substr(0, 20)));
   EXPECT_EQ((*again)["rounds"].size(), 3);
   EXPECT_EQ((*again)["clients"].size(), 21);
   EXPECT_EQ((*again)["scenario"]["job"]["name"], "small");
@@ -170,6 +201,10 @@ TEST_F(RunFolderTest, Finish_WithoutClientsOrEvaluations) {
 
 TEST_F(RunFolderTest, ReadRun_RefusesWhatIsNone) {
   EXPECT_EQ(ReadRun(folder_).status().code(), absl::StatusCode::kNotFound);
+  const std::string sweep = testing::TempDir() + "sweep";
+  ASSERT_TRUE(MakeDirectories(sweep).ok());
+  ASSERT_TRUE(WriteFileAtomically(sweep + "/table.json", std::string_view("[]")).ok());
+  EXPECT_THAT(std::string(ReadRun(sweep).status().message()), HasSubstr("is a sweep"));
   const auto run = Open(1);
   EXPECT_THAT(std::string(ReadRun(folder_).status().message()), HasSubstr("no finished run"));
   ASSERT_TRUE(

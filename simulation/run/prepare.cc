@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/file.h"
+#include "common/hash.h"
 #include "common/status_macros.h"
 #include "proto/schema.h"
 
@@ -77,6 +81,33 @@ double PreparedRun::TokensPerRow() const {
   return population->tokens_per_row();
 }
 
+absl::StatusOr<std::string> DataHashOf(const proto::Scenario& scenario) {
+  namespace fs = std::filesystem;
+  const fs::path data = scenario.population().data();
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator at(data, error), end; !error && at != end; at.increment(error)) {
+    if (at->is_regular_file()) files.push_back(at->path());
+  }
+  if (error) return absl::NotFoundError(absl::StrCat(data.string(), ": ", error.message()));
+  std::sort(files.begin(), files.end());
+  const proto::BehaviourConfig& behaviour = scenario.behaviour();
+  for (const std::string& path : {behaviour.speed().trace(), behaviour.availability().trace(), behaviour.cohorts()}) {
+    if (!path.empty()) files.emplace_back(path);
+  }
+  Sha256 sha;
+  std::vector<char> chunk(1 << 20);
+  for (const fs::path& path : files) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": can't be read"));
+    sha.Update(absl::StrCat(path.lexically_relative(data).filename().string(), "\n", fs::file_size(path, error), "\n"));
+    while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())), file.gcount() > 0) {
+      sha.Update(chunk.data(), static_cast<size_t>(file.gcount()));
+    }
+  }
+  return ToHex(sha.Finish());
+}
+
 int LocalRanks() {
   const char* text = std::getenv("LOCAL_WORLD_SIZE");
   int ranks = 0;
@@ -92,15 +123,20 @@ absl::StatusOr<PreparedRun> Prepare(const proto::Scenario& scenario, const Train
   WEFT_ASSIGN_OR_RETURN(made.data, OpenData(scenario.population()));
   WEFT_ASSIGN_OR_RETURN(run.population, Population::Create(std::move(made)));
   WEFT_ASSIGN_OR_RETURN(run.behaviour,
-                        Behaviour::Create({scenario.behaviour(), run.population->size(), scenario.job().seed()}));
-  WEFT_ASSIGN_OR_RETURN(run.trainer, trainer(scenario));
+                        Behaviour::Create({.config = scenario.behaviour(),
+                                           .clients = run.population->size(),
+                                           .seed = scenario.job().seed(),
+                                           .find = [population = run.population.get()](const std::string& name) {
+                                             const absl::StatusOr<int64_t> client = population->Find(name);
+                                             return client.ok() ? std::optional(*client) : std::nullopt;
+                                           }}));
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const int threads =
+      scenario.run().threads() > 0 ? static_cast<int>(scenario.run().threads()) : std::max(1, cores / local_ranks);
+  WEFT_ASSIGN_OR_RETURN(run.trainer, trainer(scenario, threads));
   WEFT_ASSIGN_OR_RETURN(server::CheckedJob job, CheckedJobOf(scenario, *run.trainer, *run.population));
   run.job = std::make_unique<const server::CheckedJob>(std::move(job));
-  if (run.trainer->device().starts_with("cpu")) {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    run.threads =
-        scenario.run().threads() > 0 ? static_cast<int>(scenario.run().threads()) : std::max(1, cores / local_ranks);
-  }
+  if (run.trainer->device().starts_with("cpu")) run.threads = threads;
   return run;
 }
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "proto/scenario.pb.h"
@@ -27,9 +28,12 @@ struct PreparedRun {
   double TokensPerRow() const;
 };
 
-// The trainer for a base folder and device, of one thread and one pass a call; it may be shared by runs one after
-// another.
-using TrainerFor = std::function<absl::StatusOr<Trainer*>(const proto::Scenario& scenario)>;
+// The trainer for a base folder and device, of one thread and one pass a call, so many calls side by side on a CPU; it
+// may be shared by runs one after another.
+using TrainerFor = std::function<absl::StatusOr<Trainer*>(const proto::Scenario& scenario, int calls)>;
+
+// Of the contents of the data and of the traces and cohorts that the scenario reads, whatever the folders are called.
+absl::StatusOr<std::string> DataHashOf(const proto::Scenario& scenario);
 
 // Ranks on this machine, from the environment (LOCAL_WORLD_SIZE of torchrun); 1 where nothing says so.
 int LocalRanks();

@@ -1,8 +1,7 @@
 #include "simulation/run/run.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <thread>
@@ -23,17 +22,18 @@
 #include "server/evaluation/evaluation.h"
 #include "server/submit_check.h"
 #include "simulation/behaviour/behaviour.h"
+#include "simulation/cohort/cohort.h"
+#include "simulation/cohort/site.h"
 #include "simulation/engine/draw.h"
 #include "simulation/engine/engine.h"
 #include "simulation/population/population.h"
 #include "simulation/report/run_folder.h"
+#include "simulation/run/peak_memory.h"
 #include "simulation/scenario/scenario.h"
 
 namespace weft::simulation {
 namespace {
 
-// Updates that are computed, but not folded yet, of the groups that a thread works on.
-constexpr int64_t kGroupsPerThread = 4;
 // On a CPU enough for products to run well (MiniLM in bf16: 256 tokens take a quarter more, 1,024 and 2,048 no less),
 // and few enough that a cohort makes groups for several threads; elsewhere what fills a device.
 constexpr double kTokensPerPass = 512;
@@ -48,21 +48,39 @@ std::vector<int64_t> SomeClients(int64_t count, const Population& population, ui
       count, population.size(), [](int64_t) { return true; }, random);
 }
 
-absl::Status CheckMemory(const proto::Scenario& scenario, const server::CheckedJob& job, const Population& population,
-                         double tokens_per_row, int threads) {
+// Clients of a round, but for one in a billion.
+int64_t LargestCohort(const proto::SelectionConfig& selection, int64_t population) {
+  double clients = static_cast<double>(population);
+  if (selection.rule() == "uniform") {
+    clients = std::ceil(static_cast<double>(selection.clients()) * selection.over_select());
+  } else if (selection.rule() == "poisson") {
+    const double mean = selection.rate() * static_cast<double>(population);
+    clients = std::ceil(mean + 6 * std::sqrt(mean) + 6);
+  }
+  return std::min(population, static_cast<int64_t>(clients));
+}
+
+absl::Status CheckMemory(const Engine::Options& options) {
+  const proto::Scenario& scenario = options.scenario;
+  const server::CheckedJob& job = *options.site.job;
+  const Population& population = *options.site.population;
   const int64_t asked = scenario.run().memory_bytes(), limit = asked > 0 ? asked : AvailableMemory();
-  const proto::SelectionConfig& selection = job.config.selection();
-  const int64_t cohort = selection.rule() == "uniform"
-                             ? std::min<int64_t>(population.size(), selection.clients() * selection.over_select() + 1)
-                             : population.size();
-  const double tokens = tokens_per_row * static_cast<double>(job.config.training().batch_size());
-  const double per_pass = scenario.run().tokens_per_pass() > 0 ? scenario.run().tokens_per_pass() : kTokensPerPass;
-  const auto in_flight = std::min<int64_t>(
-      cohort, threads * kGroupsPerThread * static_cast<int64_t>(1 + per_pass / std::max(tokens, 1.0)));
+  const int64_t cohort = LargestCohort(job.config.selection(), population.size());
+  const double tokens = options.tokens_per_row * static_cast<double>(job.config.training().batch_size());
+  const int groups = options.workers == nullptr ? kGroupsPerThread : kGroupsPerThreadOfRanks;
+  const auto in_flight =
+      std::min(cohort, options.site.threads * groups *
+                           static_cast<int64_t>(1 + options.tokens_per_pass / std::max(tokens, 1.0)));
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> state,
+                        InitialStateOf(options.site, options.initial.get()));
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<server::Fold> fold, MakeFold(options.site, state, 1, 1));
+  const int64_t kept_by_one = KeptBytes(options.site, fold->plan());
   const int64_t clients = population.EstimateBytes() + 4 * population.size();
   const int64_t updates = 3 * in_flight * job.layout->size_bytes();
-  const int64_t rule = job.rule->MemoryBytes(job.config, *job.layout, cohort);
-  const int64_t kept = std::min(scenario.run().kept_bytes(), population.size() * job.layout->size_bytes());
+  const int64_t rule = job.rule->MemoryBytes(job.config, state->layout(), cohort);
+  // Those of a round until it is committed, and of further clients as many as the budget allows.
+  const int64_t kept =
+      kept_by_one * cohort + std::min(scenario.run().kept_bytes(), kept_by_one * (population.size() - cohort));
   const int64_t sum = clients + updates + rule + kept;
   if (sum <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
@@ -73,14 +91,36 @@ absl::Status CheckMemory(const proto::Scenario& scenario, const server::CheckedJ
       asked > 0 ? ", or raise it" : ""));
 }
 
+// What is to be evaluated must be there, and what waits for an evaluation must get one.
+absl::Status CheckEvaluation(const proto::Scenario& scenario, const Population& population) {
+  const proto::SimulatedEvaluation& evaluation = scenario.evaluation();
+  if (evaluation.central() && evaluation.clients() > 0) {
+    return absl::InvalidArgumentError(
+        "evaluation.clients: rounds are evaluated centrally; set evaluation.central: false to have clients do it, or "
+        "evaluation.final_clients for their figures at the end");
+  }
+  if (evaluation.central() || evaluation.clients() > 0) {
+    if (!population.central().empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("job.evaluation.split: found ", scenario.job().evaluation().split(), ", the data have the splits ",
+                     absl::StrJoin(population.splits(), ", "),
+                     "; name one of them, or set evaluation.central: false to evaluate nothing"));
+  }
+  const proto::StopConfig& stop = scenario.job().stop();
+  if (!stop.has_target_accuracy() && !stop.has_patience() && !evaluation.has_target_accuracy()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "evaluation.clients: missing; an accuracy is waited for (target_accuracy or stop.patience), and with "
+      "evaluation.central: false only these clients evaluate");
+}
+
 std::string Describe(const proto::ShiftConfig* shift) {
   if (shift == nullptr || shift->kind() == "none") return "";
   return shift->amount() == 0 ? shift->kind() : absl::StrCat(shift->kind(), " ", shift->amount());
 }
 
 absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto::Scenario& scenario,
-                                                     const server::CheckedJob& job, const Population& population,
-                                                     const Behaviour& behaviour) {
+                                                     const PreparedRun& prepared) {
+  const Population& population = *prepared.population;
   std::vector<ClientFigures> clients;
   if (scenario.evaluation().final_clients() == 0 || engine.history().rounds.empty()) return clients;
   const std::vector<int64_t> chosen =
@@ -96,16 +136,16 @@ absl::StatusOr<std::vector<ClientFigures>> FiguresOf(Engine& engine, const proto
     figures.train_rows = population.TrainRows(evaluation.client);
     figures.test_rows = evaluation.figures.examples();
     figures.rounds = rounds.contains(evaluation.client) ? rounds.at(evaluation.client) : 0;
-    server::EvaluationSum sum(job.config.task());
+    server::EvaluationSum sum(prepared.job->config.task());
     sum.Add(evaluation.figures);
     proto::RoundStatus status;
     sum.Fill(&status);
     if (status.has_accuracy()) figures.accuracy = status.accuracy();
     if (status.has_loss()) figures.loss = status.loss();
     figures.shift = Describe(population.ShiftOf(evaluation.client));
-    if (const auto* hostile = behaviour.HostileOf(evaluation.client); hostile != nullptr)
+    if (const auto* hostile = prepared.behaviour->HostileOf(evaluation.client); hostile != nullptr)
       figures.attack = hostile->attack();
-    figures.max_rank = behaviour.MaxRankOf(evaluation.client);
+    figures.max_rank = prepared.behaviour->MaxRankOf(evaluation.client);
   }
   return clients;
 }
@@ -127,9 +167,7 @@ RunSummary SummaryOf(const Engine& engine, const proto::Scenario& scenario, cons
   } else if (scenario.job().stop().has_target_accuracy()) {
     summary.target_accuracy = scenario.job().stop().target_accuracy();
   }
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  summary.peak_memory_mb = static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+  summary.peak_memory_mb = static_cast<double>(PeakMemory()) / 1e6;
   const server::CheckedJob& job = *prepared.job;
   if (const auto spent = job.rule->Spent(job.config, 1); spent.has_value()) summary.delta = spent->delta;
   return summary;
@@ -161,6 +199,7 @@ absl::StatusOr<Engine::Options> EngineOptionsOf(const proto::Scenario& scenario,
     WEFT_RETURN_IF_ERROR(CheckFinite(initial));
     options.initial = std::make_shared<const Adapter>(std::move(initial));
   }
+  WEFT_RETURN_IF_ERROR(CheckEvaluation(scenario, population));
   if (scenario.evaluation().central()) {
     options.central = population.central();
   } else {
@@ -176,21 +215,24 @@ absl::StatusOr<Engine::Options> EngineOptionsOf(const proto::Scenario& scenario,
 absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   const proto::Scenario& scenario = options.scenario;
   if (IsFinished(options.folder, scenario)) return RunEnd::kFinishedBefore;
+  ResetPeakMemory();
   WEFT_ASSIGN_OR_RETURN(const PreparedRun prepared, Prepare(scenario, options.trainer, LocalRanks()));
-  const server::CheckedJob& job = *prepared.job;
-  const Population& population = *prepared.population;
   WEFT_ASSIGN_OR_RETURN(Engine::Options engine_options, EngineOptionsOf(scenario, prepared));
   engine_options.workers = options.workers;
   engine_options.folder = options.folder;
   WEFT_RETURN_IF_ERROR(Engine::Check(engine_options));
-  WEFT_RETURN_IF_ERROR(CheckMemory(scenario, job, population, engine_options.tokens_per_row, prepared.threads));
+  WEFT_RETURN_IF_ERROR(CheckMemory(engine_options));
+  WEFT_RETURN_IF_ERROR(RunFolder::Check(options.folder, scenario));
 
   if (options.workers != nullptr) {
-    WEFT_RETURN_IF_ERROR(
-        options.workers->OpenRun(options.number, FingerprintOf(scenario), prepared.trainer->base_hash()));
+    OpenRun run;
+    run.set_number(options.number);
+    run.set_fingerprint(FingerprintOf(scenario));
+    run.set_base_hash(prepared.trainer->base_hash());
+    WEFT_ASSIGN_OR_RETURN(*run.mutable_data_hash(), DataHashOf(scenario));
+    WEFT_RETURN_IF_ERROR(options.workers->OpenRun(run));
   }
-  // First, so that a folder of another scenario is left alone.
-  WEFT_RETURN_IF_ERROR(RunFolder::Open(options.folder, scenario, {}).status());
+  // The engine's lock and its journal's own check come before anything in the folder is written anew.
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(std::move(engine_options)));
   std::vector<proto::RoundStatus> before;
   for (int64_t i = 0; i < engine->reported(); ++i) before.push_back(engine->history().rounds[i].status);
@@ -205,9 +247,8 @@ absl::StatusOr<RunEnd> CarryOut(const RunOptions& options) {
   WEFT_RETURN_IF_ERROR(written);
   const proto::JobState state = engine->Status().state();
   if (state != proto::FINISHED && state != proto::FAILED) return RunEnd::kStopped;
-  WEFT_ASSIGN_OR_RETURN(const std::vector<ClientFigures> clients,
-                        FiguresOf(*engine, scenario, job, population, *prepared.behaviour));
-  WEFT_RETURN_IF_ERROR(WriteAdapter(options.folder + "/adapter", *engine, job));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<ClientFigures> clients, FiguresOf(*engine, scenario, prepared));
+  WEFT_RETURN_IF_ERROR(WriteAdapter(options.folder + "/adapter", *engine, *prepared.job));
   WEFT_RETURN_IF_ERROR(folder->Finish(SummaryOf(*engine, scenario, prepared), clients));
   return state == proto::FINISHED ? RunEnd::kFinished : RunEnd::kFailed;
 }

@@ -51,6 +51,7 @@ class Server {
   absl::Status Handle(const Command& command) {
     if (command.has_run()) return Open(command.run());
     if (!run_.has_value()) return absl::InternalError("no run is open");
+    if (command.has_step()) return Step(command.step());
     if (command.has_attempt()) return Open(command.attempt());
     if (!attempt_.has_value()) return absl::InternalError("no attempt is open");
     if (command.has_train()) return Train(command.train());
@@ -70,16 +71,21 @@ class Server {
     if (run_->trainer->base_hash() != run.base_hash()) {
       return absl::InvalidArgumentError("has another base than rank 0; give all ranks the same files");
     }
+    WEFT_ASSIGN_OR_RETURN(const std::string data_hash, DataHashOf(scenario));
+    if (data_hash != run.data_hash()) {
+      return absl::InvalidArgumentError("has other data, traces or cohorts than rank 0; give all ranks the same files");
+    }
     WEFT_ASSIGN_OR_RETURN(layout_, PrepareTrainer(run_->site()));
     return absl::OkStatus();
   }
 
+  absl::Status Step(const BaseStep& step) {
+    WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> values, FromMessage(step.step()));
+    return run_->trainer->AddToBase(run_->job->config.name(), step.round(), *values);
+  }
+
   absl::Status Open(const simulation::OpenAttempt& open) {
     attempt_.reset();
-    for (const BaseStep& step : open.base_steps()) {
-      WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> values, FromMessage(step.step()));
-      WEFT_RETURN_IF_ERROR(run_->trainer->AddToBase(run_->job->config.name(), step.round(), *values));
-    }
     WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Adapter> state, FromMessage(open.state()));
     WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const server::Broadcast> broadcast, server::Broadcast::Create(state));
     Attempt attempt;
@@ -122,7 +128,8 @@ class Server {
         Keep(groups[g][i].index, std::move((*results[g])[i]), answer.add_trained());
       }
     }
-    return options_.link->Send(0, answer.SerializeAsString());
+    WEFT_ASSIGN_OR_RETURN(const std::string bytes, ToBytes(answer));
+    return options_.link->Send(0, bytes);
   }
 
   void Keep(int64_t client, absl::StatusOr<SentUpdate> sent, Trained* trained) {

@@ -76,7 +76,7 @@ class Dump {
 absl::Status CarryOutLine(const Json& run, LastTrainer* trainer, Json* rounds) {
   proto::Scenario scenario;
   WEFT_RETURN_IF_ERROR(config::ParseYaml(run.at("scenario").dump(), "scenario", {}, &scenario));
-  const auto open = [&](const proto::Scenario& wanted) { return trainer->Open(wanted); };
+  const auto open = [&](const proto::Scenario& wanted, int) { return trainer->Open(wanted); };
   WEFT_ASSIGN_OR_RETURN(const PreparedRun prepared, Prepare(scenario, open, /*local_ranks=*/1));
   WEFT_ASSIGN_OR_RETURN(Engine::Options options, EngineOptionsOf(scenario, prepared));
   Dump dump(run.value("dump", ""));

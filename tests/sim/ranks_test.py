@@ -10,8 +10,9 @@ import sys
 import time
 import unittest
 
+import numpy as np
 from run_test import STORM
-from support import BINARY, SimTestCase
+from support import BINARY, SimTestCase, write_base, write_data
 
 FEW_ROWS = {"population__rows_per_client": 2, "population__max_rows": 3, "population__size_sigma": 0.8}
 
@@ -136,11 +137,26 @@ class LostRankTest(RanksTestCase):
 
 class BadInputTest(RanksTestCase):
     def test_a_rank_of_another_scenario_is_refused(self):
-        file = self.scenario()
-        codes, texts = self.end(self.start(2, self.arguments(file), r1=self.arguments(file, "job.training.learning_rate=0.2")))
-        self.assertEqual(codes, [2, 2], texts)
-        self.assertIn("another scenario", texts[0])
+        # A client a group: every rank is asked to train, and none may wait for the one that can't.
+        file, all_ = self.scenario(), "run.tokens_per_pass=1"
+        codes, texts = self.end(self.start(3, self.arguments(file, all_), r1=self.arguments(file, all_, "job.training.learning_rate=0.2")))
+        self.assertEqual(codes, [2, 2, 2], texts)
+        self.assertIn("rank 1: has another scenario", texts[0])
         self.assertFalse((self.root / "out/small/summary.json").exists())
+
+    def test_a_rank_of_other_data_or_another_base_is_refused(self):
+        rng = np.random.default_rng(6)
+        write_base(self.root / "base", rng)
+        write_data(self.root / "data", rng)
+        file = self.scenario()
+        for setting, word in [(f"population.data={self.root / 'data'}", "other data"), (f"job.base.path={self.root / 'base'}", "another base")]:
+            codes, texts = self.end(self.start(2, self.arguments(file, out=word), r1=self.arguments(file, setting, out=word)))
+            self.assertEqual(codes, [2, 2], texts)
+            self.assertIn(word, texts[0])
+        same = self.root / "elsewhere"
+        shutil.copytree(self.shared / "data", same)
+        codes, texts = self.end(self.start(2, self.arguments(file), r1=self.arguments(file, f"population.data={same}")))
+        self.assertEqual(codes, [0, 0], texts)
 
     def test_a_scenario_that_rank_0_refuses_ends_all(self):
         file = self.scenario(job__selection={"rule": "uniform", "clients": 50})

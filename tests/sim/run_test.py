@@ -4,13 +4,17 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
 import time
 import unittest
 
-from support import BINARY, SimTestCase
+import numpy as np
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.rdp import RdpAccountant
+from support import BINARY, SimTestCase, write_base
 
 STORM = {
     "job__encoding": {"values": "int8"}, "job__selection": {"rule": "uniform", "clients": 4, "over_select": 1.5},
@@ -90,7 +94,9 @@ class RunTest(SimTestCase):
         self.run_scenario(file, out="whole")
         kills = 0
         for attempt in range(40):
-            process = subprocess.Popen([BINARY, file, "--quiet", "--set", f"run.out={self.root / 'killed'}"], stdout=subprocess.DEVNULL,
+            # In another way each time, and with next to nothing of what clients keep in memory.
+            sets = [f"run.out={self.root / 'killed'}", f"run.threads={attempt % 3 + 1}", f"run.kept_bytes={1000 * (attempt % 2)}"]
+            process = subprocess.Popen([BINARY, file, "--quiet", *(word for each in sets for word in ("--set", each))], stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
             try:
                 process.wait(0.15 + 0.05 * attempt)
@@ -104,6 +110,51 @@ class RunTest(SimTestCase):
         self.assertGreater(kills, 1)
         self.assertEqual(self.rounds("whole"), self.rounds("killed"))
         self.assertEqual(self.adapter("whole"), self.adapter("killed"))
+
+    def test_a_second_process_leaves_the_first_one_alone(self):
+        file = self.scenario(job__stop={"rounds": 2000})
+        process = subprocess.Popen([BINARY, file, "--set", f"run.out={self.root / 'out'}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process.stderr.readline()  # a round is done
+        done = self.run_scenario(file, code=5)
+        self.assertIn("another process", done.stderr)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        self.assertEqual(process.returncode, 7)
+        rounds = self.rounds()
+        self.assertEqual([r["round"] for r in rounds], list(range(1, len(rounds) + 1)))
+
+    def test_another_base_leaves_what_there_is(self):
+        base = self.root / "base"
+        shutil.copytree(self.shared / "base", base)
+        file = self.scenario(job__base={"path": str(base)}, job__stop={"rounds": 2000})
+        process = subprocess.Popen([BINARY, file, "--set", f"run.out={self.root / 'out'}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        before = (self.root / "out/small/rounds.jsonl").read_bytes()
+        write_base(self.root / "other", np.random.default_rng(6))
+        shutil.copy(self.root / "other/model.safetensors", base)
+        done = self.run_scenario(file, code=5)
+        self.assertIn("another job", done.stderr)
+        self.assertEqual((self.root / "out/small/rounds.jsonl").read_bytes(), before)
+
+    def test_privacy_spent(self):
+        dp = {"clip_norm": 0.3, "noise_multiplier": 1, "epsilon_budget": 1000, "delta": 1e-4, "clients": 40, "noise": "seeded", "for_tests": True}
+        adapter = {"form": "lora", "head": False, "config": {"rank": 2, "alpha": 4, "target_modules": ["layers.0", "layers.1"]}}
+        self.run_scenario(self.scenario(job__adapter=adapter, job__aggregator={"name": "dp", "config": dp}, job__selection={"rule": "poisson", "rate": 0.2},
+                                        job__round={"min_updates": 0}))
+        epsilons = [r["epsilon"] for r in self.rounds()]
+        self.assertEqual(epsilons, sorted(epsilons))
+        # The same six rounds as dp-accounting has them.
+        accountant = RdpAccountant(orders=range(2, 64))
+        accountant.compose(PoissonSampledDpEvent(0.2, GaussianDpEvent(1)), 6)
+        self.assertAlmostEqual(epsilons[-1], accountant.get_epsilon(1e-4), delta=0.02 * epsilons[-1])
+        summary = self.summary()
+        self.assertEqual((summary["epsilon"], summary["delta"]), (epsilons[-1], 1e-4))
+        folder = self.root / "out/small"
+        with open(folder / "rounds.csv", encoding="utf-8", newline="") as file:
+            self.assertEqual([float(row["epsilon"]) for row in csv.DictReader(file)], epsilons)
+        self.assertIn(f'"epsilon":{epsilons[-1]}', (folder / "report.html").read_text())
 
     def test_interrupted_stops_after_a_round_and_goes_on(self):
         file = self.scenario(job__stop={"rounds": 400})
@@ -159,7 +210,25 @@ class SweepTest(SimTestCase):
         comparison = self.root / "both.html"
         self.sim("compare", *runs[:2], "--out", comparison)
         self.assertIn(runs[1].name, comparison.read_text())
+        self.sim("compare", f"{runs[0]}/", "--out", comparison)
+        self.assertIn(f'"name":"{runs[0].name}"', comparison.read_text())
         self.sim("compare", self.root, "--out", comparison, code=3)
+        self.assertIn("is a sweep", self.sim("compare", folder, "--out", comparison, code=3).stderr)
+
+    def test_a_sweep_grows_without_running_anything_twice(self):
+        sweep = {"job.aggregator.name": ["fedavg", "rolora"], "job.seed": [1, 2]}
+        self.run_scenario(self.scenario(sweep=sweep))
+        runs = sorted((self.root / "out/small").glob("*/summary.json"))
+        before = [os.stat(run).st_mtime_ns for run in runs]
+        self.run_scenario(self.scenario(sweep={**sweep, "job.seed": [1, 2, 3]}))
+        self.assertEqual([os.stat(run).st_mtime_ns for run in runs], before)
+        self.assertEqual(len(list((self.root / "out/small").glob("*/summary.json"))), 6)
+
+    def test_a_run_that_is_refused_is_named(self):
+        file = self.scenario(sweep={"job.aggregator": [{"name": "fedavg"}, {"name": "scaffold"}]})
+        done = self.run_scenario(file, code=2)
+        self.assertIn("run 2 of 2", done.stderr)
+        self.assertIn("aggregator=scaffold", done.stderr)
 
 
 class BadInputTest(SimTestCase):
@@ -179,13 +248,22 @@ class BadInputTest(SimTestCase):
         self.refused(["behaviour.hostile", "1.2"], behaviour={"hostile": [{"part": 0.6, "attack": "nan"}, {"part": 0.6, "attack": "scale"}]})
         self.refused(["expected images"], population__shifts=[{"kind": "invert"}])
         self.refused(["alfa", "alpha"], population__alfa=3)
+        self.refused(["evaluation.clients", "evaluation.central: false"], evaluation={"clients": 3})
+        self.refused(["job.evaluation.split: found validation", "test, train"], job__evaluation={"split": "validation"})
+        self.refused(["evaluation.clients: missing"], evaluation={"central": False, "target_accuracy": 0.5})
+        self.refused(["behaviour.ranks: found rank 1", "flexlora"], behaviour={"ranks": [{"part": 0.5, "rank": 1}]})
         self.refused(["no manifest.json"], code=3, population__data=str(self.root))
         self.refused(["no/base"], code=3, job__base={"path": "/no/base"})
         self.refused(["the machine has to spare", "lower job.selection.clients"], code=6,
                      job__adapter={"form": "lora", "config": {"rank": 16, "alpha": 4, "target_modules": ["layers.0", "layers.1"]}},
-                     run__threads=4096, run__tokens_per_pass=10**9, run__kept_bytes=2**40,
+                     job__encoding={"values": "int8"}, run__kept_bytes=2**40,
                      population={"data": str(self.shared / "data"), "partition": "iid", "clients": 100_000_000, "rows_per_client": 1})
         self.refused(["run.memory_bytes allows 1 MB", "lower job.selection.clients"], code=6, run__memory_bytes=1_000)
+
+    def test_set_takes_one_word(self):
+        file = self.scenario()
+        self.sim("--quiet", "--set", "job.stop.rounds=2", "--set", f"run.out={self.root / 'out'}", file)
+        self.assertEqual(len(self.rounds()), 2)
 
     def test_a_folder_of_another_scenario_is_left_alone(self):
         file = self.scenario()

@@ -36,4 +36,10 @@ int64_t StepsFor(const proto::TrainingConfig& training, int64_t rows) {
   return (batches + accumulation - 1) / accumulation;
 }
 
+int64_t RowsFor(const proto::TrainingConfig& training, int64_t rows) {
+  const int64_t pass = (rows + training.batch_size() - 1) / training.batch_size();  // batches
+  const int64_t batches = StepsFor(training, rows) * std::max<int64_t>(training.accumulation(), 1);
+  return batches / pass * rows + batches % pass * training.batch_size();
+}
+
 }  // namespace weft

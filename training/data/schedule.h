@@ -36,6 +36,9 @@ class BatchSchedule {
 // its epochs make, `accumulation` of them a step; the last step is filled up from a further pass.
 int64_t StepsFor(const proto::TrainingConfig& training, int64_t rows);
 
+// Rows that those steps go through: the last batch of a pass may be smaller.
+int64_t RowsFor(const proto::TrainingConfig& training, int64_t rows);
+
 // Number of the i-th of `wanted` rows evenly spaced over `rows`; wanted <= rows.
 inline int64_t EvenlySpacedRow(int64_t i, int64_t wanted, int64_t rows) { return i * rows / wanted; }
 

@@ -57,6 +57,23 @@ TEST(StepsForTest, StepsOrElseEpochs) {
   EXPECT_EQ(StepsFor(training, 10), 5);
 }
 
+TEST(RowsForTest, IsWhatTheScheduleGoesThrough) {
+  for (const int64_t rows : {1, 3, 4, 10, 33}) {
+    for (const int64_t steps : {0, 1, 5, 9}) {
+      for (const int64_t accumulation : {1, 2}) {
+        proto::TrainingConfig training;
+        training.set_batch_size(4);
+        training.set_epochs(3);
+        training.set_steps(steps);
+        training.set_accumulation(accumulation);
+        BatchSchedule schedule(rows, 4, 1);
+        const auto batches = static_cast<int>(StepsFor(training, rows) * accumulation);
+        EXPECT_EQ(RowsFor(training, rows), Take(schedule, batches).size()) << rows << " " << steps;
+      }
+    }
+  }
+}
+
 TEST(EvenlySpacedRowTest, SpreadsOverTheSplit) {
   EXPECT_EQ(EvenlySpacedRow(0, 3, 10), 0);
   EXPECT_EQ(EvenlySpacedRow(1, 3, 10), 3);

@@ -27,7 +27,9 @@ def train(message, context):
     rows = task.clients[config["client"]]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=config["learning_rate"])
     for batch in torch.utils.data.DataLoader(rows, batch_size=minilm_task.BATCH, collate_fn=minilm_task.collate):
-        model(**batch).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=config["bf16"]):
+            loss = model(**batch).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     reply = RecordDict({"arrays": ArrayRecord(get_peft_model_state_dict(model)), "metrics": MetricRecord({"num-examples": len(rows)})})
@@ -56,7 +58,8 @@ class FixedCohorts(FedAvg):
 def serve(grid, context):
     while len(list(grid.get_node_ids())) < len(task.clients):
         time.sleep(0.1)
-    config = ConfigRecord({"sections": os.path.abspath(args.sections), "base": os.path.abspath(args.base), "learning_rate": args.learning_rate})
+    config = ConfigRecord({"sections": os.path.abspath(args.sections), "base": os.path.abspath(args.base), "learning_rate": args.learning_rate,
+                           "bf16": args.bf16})
     result = strategy.start(grid=grid, initial_arrays=ArrayRecord(get_peft_model_state_dict(model)), num_rounds=args.rounds + 1, train_config=config)
     set_peft_model_state_dict(model, result.arrays.to_torch_state_dict())
     minilm_task.report("flower", task, model, args, strategy.round_ends)  # while the actors live

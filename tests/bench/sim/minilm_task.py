@@ -33,6 +33,7 @@ def parse_args(doc):
     parser.add_argument("cohort", type=int, help="clients of a round")
     parser.add_argument("rounds", type=int, help="rounds that are timed")
     parser.add_argument("--learning-rate", type=float, default=0.1, help="of the clients' SGD")
+    parser.add_argument("--bf16", action="store_true", help="products in bf16, by torch's autocast")
     parser.add_argument("--out", help="folder for the last adapter")
     parser.add_argument("--start", help=argparse.SUPPRESS)
     parser.add_argument("--accuracy", help=argparse.SUPPRESS)

@@ -54,7 +54,8 @@ FederatedAveraging().run(
     algorithm_params=NNAlgorithmParams(central_num_iterations=args.rounds + 1, evaluation_frequency=args.rounds + 1, train_cohort_size=args.cohort,
                                        val_cohort_size=None),
     backend=SimulatedBackend(training_data=users, val_data=users, postprocessors=[WeightByDatapoints()]),
-    model=PyTorchModel(model, torch.optim.SGD, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)),
+    model=PyTorchModel(model, torch.optim.SGD, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0),
+                       amp_dtype=torch.bfloat16 if args.bf16 else torch.float32),
     model_train_params=NNTrainHyperParams(local_batch_size=minilm_task.BATCH, local_num_epochs=1, local_learning_rate=args.learning_rate),
     callbacks=[round_ends])
 minilm_task.report("pfl", task, model, args, round_ends.times)
