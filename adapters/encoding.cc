@@ -194,6 +194,12 @@ EncodedUpdate EncodedUpdate::View(const Adapter& adapter) {
   return update;
 }
 
+EncodedUpdate EncodedUpdate::Of(std::shared_ptr<const Adapter> adapter) {
+  EncodedUpdate update = View(*adapter);
+  update.owned_ = std::move(adapter);
+  return update;
+}
+
 EncodedUpdate EncodedUpdate::Clone() const {
   EncodedUpdate copy(layout_, encoding_);
   copy.bytes_.assign(reinterpret_cast<const char*>(bytes().data()), bytes().size());
@@ -210,7 +216,7 @@ absl::Status EncodedUpdate::CheckValues() const {
 }
 
 absl::Status EncodedUpdate::Check() {
-  if (checked() || viewed_ != nullptr) return CheckValues();
+  if (checked() || (viewed_ != nullptr && owned_ == nullptr)) return CheckValues();
   UpdateChecker checker(layout_, encoding_);
   WEFT_RETURN_IF_ERROR(checker.Add(bytes()));
   WEFT_RETURN_IF_ERROR(checker.Finish());

@@ -35,6 +35,8 @@ class EncodedUpdate {
   static absl::StatusOr<EncodedUpdate> FromChecked(const UpdateChecker& checker, std::string bytes);
   // A plain f32 adapter as an update, without a copy and unchecked.
   static EncodedUpdate View(const Adapter& adapter);
+  // The same, kept alive by the update.
+  static EncodedUpdate Of(std::shared_ptr<const Adapter> adapter);
   // Owns its bytes also when this is a View.
   EncodedUpdate Clone() const;
 
@@ -48,7 +50,7 @@ class EncodedUpdate {
   Encoding encoding() const { return encoding_; }
   std::span<const std::byte> bytes() const;
 
-  // True unless this is a View or the clone of one.
+  // True unless this is plain f32 as it came: a View, made by Of, or the clone of such.
   bool checked() const { return statistics_.has_value(); }
   // What UpdateChecker says of the values; OK at no cost when they were checked.
   absl::Status CheckValues() const;
@@ -75,6 +77,7 @@ class EncodedUpdate {
   Encoding encoding_;
   std::string bytes_;
   const Adapter* viewed_ = nullptr;
+  std::shared_ptr<const Adapter> owned_;  // what is viewed, unless it is somebody else's
   std::optional<Statistics> statistics_;
 };
 

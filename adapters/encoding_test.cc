@@ -212,6 +212,11 @@ TEST(EncodedUpdateTest, Check_IsDoneOnce) {
   update = EncodedUpdate::View(adapter).Clone();
   EXPECT_EQ(update.Check().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_FALSE(update.checked());
+  EncodedUpdate owned = EncodedUpdate::Of(std::make_shared<const Adapter>(Of({0, -2})));
+  EXPECT_FALSE(owned.checked());
+  EXPECT_TRUE(owned.Check().ok());
+  EXPECT_TRUE(owned.checked());
+  EXPECT_EQ(owned.Decode().values()[1], -2);
 }
 
 TEST(EncodedUpdateTest, Move_KeepsShortUpdates) {

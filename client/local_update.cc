@@ -58,8 +58,13 @@ absl::StatusOr<LocalUpdate> LocalUpdate::Begin(const LocalJob& job, const proto:
                                                std::shared_ptr<const Adapter> broadcast,
                                                std::shared_ptr<const KeptState> kept) {
   if (kept == nullptr) kept = std::make_shared<const KeptState>();
-  WEFT_ASSIGN_OR_RETURN(Adapter start, OwnAdapter(job, plan.roles_local(), *broadcast, *kept));
-  if (plan.has_reinitialise()) WEFT_RETURN_IF_ERROR(Reinitialise(job, plan.reinitialise(), &start));
+  std::shared_ptr<const Adapter> start = broadcast;
+  const bool own = (!plan.roles_local().empty() && kept->local != nullptr) || plan.has_reinitialise();
+  if (own || !(broadcast->layout() == *job.layout)) {
+    WEFT_ASSIGN_OR_RETURN(Adapter adapter, OwnAdapter(job, plan.roles_local(), *broadcast, *kept));
+    if (plan.has_reinitialise()) WEFT_RETURN_IF_ERROR(Reinitialise(job, plan.reinitialise(), &adapter));
+    start = std::make_shared<const Adapter>(std::move(adapter));
+  }
   if (kept->error != nullptr) {
     WEFT_RETURN_IF_ERROR(CheckPart(kept->error->layout(), broadcast->layout(), "kept error"));
   }
@@ -78,7 +83,9 @@ absl::Status LocalUpdate::SetRank() {
   if (plan_.has_rank_pruning()) rank = SmallestRank(rank, kept_->rank);
   if (rank == 0 || rank >= all) return absl::OkStatus();
   rank_ = rank;
-  KeepPrefix(rank, &start_);
+  Adapter cut = start_->Clone();
+  KeepPrefix(rank, &cut);
+  start_ = std::make_shared<const Adapter>(std::move(cut));
   return absl::OkStatus();
 }
 
@@ -115,7 +122,7 @@ absl::Status LocalUpdate::SetControl() {
 
 CohortMember LocalUpdate::Member(const std::string& client_id, const DataShard* shard) const {
   return {.client_id = client_id,
-          .start = &start_,
+          .start = start_.get(),
           .shard = shard,
           .seed = plan_.seed(),
           .rank = rank_,
@@ -129,17 +136,17 @@ absl::StatusOr<LocalResult> LocalUpdate::End(const std::string& client_id, uint6
   KeptState next = *kept_;
   next.round = plan_.round();
   if (own_control_ != nullptr) {
-    next.control = NextControl(plan_, result.metrics.steps(), *own_control_, *broadcast_, start_, trained);
+    next.control = NextControl(plan_, result.metrics.steps(), *own_control_, *broadcast_, *start_, trained);
   }
   if (!plan_.roles_local().empty()) {
     WEFT_ASSIGN_OR_RETURN(next.local, OwnTensors(trained));
   }
   if (plan_.has_rank_pruning()) {
     const int64_t rank = rank_ == 0 ? LargestRank(*job_.layout) : rank_;
-    WEFT_ASSIGN_OR_RETURN(next.rank, RankAfter(plan_.rank_pruning(), rank, start_, trained));
+    WEFT_ASSIGN_OR_RETURN(next.rank, RankAfter(plan_.rank_pruning(), rank, *start_, trained));
   }
-  WEFT_ASSIGN_OR_RETURN(const Adapter delta, Delta(trained, own_control_ == nullptr ? nullptr : next.control.get()));
-  WEFT_ASSIGN_OR_RETURN(Sent sent, Choose(delta));
+  WEFT_ASSIGN_OR_RETURN(Adapter delta, Delta(trained, own_control_ == nullptr ? nullptr : next.control.get()));
+  WEFT_ASSIGN_OR_RETURN(Sent sent, Choose(std::move(delta)));
   std::string components = sent.components;
   std::optional<EncodedUpdate> tensors;
   if (IsLossy(plan_.encoding()) && plan_.encoding().error_feedback()) {
@@ -175,7 +182,7 @@ absl::StatusOr<Adapter> LocalUpdate::Delta(const Adapter& trained, const Adapter
   Adapter delta(layout);
   for (const TensorSpec& tensor : layout->tensors()) {
     const bool control = tensor.role.starts_with(kControl);
-    const Adapter* before = control ? own_control_.get() : &start_;
+    const Adapter* before = control ? own_control_.get() : start_.get();
     const Adapter* after = control ? next_control : &trained;
     const TensorSpec* place = before == nullptr ? nullptr : before->layout().Find(tensor.name);
     if (place == nullptr || after == nullptr) {
@@ -197,13 +204,13 @@ bool LocalUpdate::KeepsErrorOf(const std::string& role) const {
   return std::none_of(roles.begin(), roles.end(), [](const std::string& r) { return RankAxis(r).has_value(); });
 }
 
-absl::StatusOr<LocalUpdate::Sent> LocalUpdate::Choose(const Adapter& delta) const {
+absl::StatusOr<LocalUpdate::Sent> LocalUpdate::Choose(Adapter delta) const {
   const std::vector<std::string> roles(plan_.roles_sent().begin(), plan_.roles_sent().end());
   WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Layout> layout, SentLayout(broadcast_->layout(), roles, rank_));
-  Sent sent{layout, "", Cut(delta, layout)};
+  Sent sent{layout, "", *layout == delta.layout() ? std::move(delta) : Cut(delta, layout)};
   const int64_t keep = plan_.keep_components();
   if (keep == 0 || NumComponents(*layout) <= keep) return sent;
-  WEFT_ASSIGN_OR_RETURN(const std::vector<bool> kept, StrongestComponents(sent.change, start_, keep));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<bool> kept, StrongestComponents(sent.change, *start_, keep));
   sent.components = ComponentBits(kept);
   WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const Layout> packed, PackedLayout(*layout, sent.components));
   sent.change = Pack(sent.change, sent.components, packed);
@@ -223,7 +230,7 @@ absl::StatusOr<EncodedUpdate> LocalUpdate::EncodeWithFeedback(Sent sent, std::sh
   WEFT_ASSIGN_OR_RETURN(EncodedDelta delta,
                         EncodeClipped(std::move(sent.change), plan_.clip_update_norm(), plan_.encoding()));
   Adapter rest = delta.encoded.Decode();
-  for (size_t i = 0; i < rest.values().size(); ++i) rest.values()[i] = delta.clipped.values()[i] - rest.values()[i];
+  for (size_t i = 0; i < rest.values().size(); ++i) rest.values()[i] = delta.clipped->values()[i] - rest.values()[i];
   if (!all) {
     // What was not chosen keeps its error.
     Adapter chosen(packed);

@@ -54,7 +54,7 @@ class LocalUpdate {
 
   // For the trainer; refers to this object, which must stay where it is.
   CohortMember Member(const std::string& client_id, const DataShard* shard) const;
-  const Adapter& start() const { return start_; }
+  const Adapter& start() const { return *start_; }
   // Components trained; 0: all.
   int64_t rank() const { return rank_; }
 
@@ -64,7 +64,7 @@ class LocalUpdate {
 
  private:
   LocalUpdate(const LocalJob& job, const proto::Plan& plan, std::shared_ptr<const Adapter> broadcast,
-              std::shared_ptr<const KeptState> kept, Adapter start)
+              std::shared_ptr<const KeptState> kept, std::shared_ptr<const Adapter> start)
       : job_(job), plan_(plan), broadcast_(std::move(broadcast)), kept_(std::move(kept)), start_(std::move(start)) {}
 
   absl::Status SetRank();
@@ -79,7 +79,7 @@ class LocalUpdate {
     std::string components;                // empty: all
     Adapter change;                        // of the packed layout, if there are components
   };
-  absl::StatusOr<Sent> Choose(const Adapter& delta) const;
+  absl::StatusOr<Sent> Choose(Adapter delta) const;
   // Adds the error kept, clips, encodes; the next error replaces `error`.
   absl::StatusOr<EncodedUpdate> EncodeWithFeedback(Sent sent, std::shared_ptr<const Adapter>* error) const;
   bool KeepsErrorOf(const std::string& role) const;
@@ -88,7 +88,7 @@ class LocalUpdate {
   proto::Plan plan_;
   std::shared_ptr<const Adapter> broadcast_;
   std::shared_ptr<const KeptState> kept_;
-  Adapter start_;
+  std::shared_ptr<const Adapter> start_;  // the broadcast itself where nothing is the client's own
   int64_t rank_ = 0;
   std::shared_ptr<const Adapter> own_control_;  // c_k
   std::optional<Adapter> correction_;           // c - c_k, under the names of the job's tensors

@@ -157,14 +157,16 @@ absl::StatusOr<EncodedDelta> EncodeClipped(Adapter delta, double max_norm, const
   // third try is the last.
   constexpr int kTries = 16;
   if (max_norm > 0) WEFT_RETURN_IF_ERROR(privacy::ClipToNorm(max_norm, delta).status());
-  const bool lossy = IsLossy(encoding);
+  // Who receives plain values checks them; a pass here would find the same.
+  if (!IsLossy(encoding)) {
+    auto plain = std::make_shared<const Adapter>(std::move(delta));
+    return EncodedDelta{EncodedUpdate::Of(plain), plain};
+  }
   for (int i = 0; i < kTries; ++i) {
-    // Who receives plain values checks them; a pass here would find the same.
-    if (!lossy) return EncodedDelta{EncodedUpdate::View(delta).Clone(), std::move(delta)};
     WEFT_ASSIGN_OR_RETURN(EncodedUpdate encoded, EncodedUpdate::Encode(delta, encoding));
-    if (max_norm == 0) return EncodedDelta{std::move(encoded), std::move(delta)};
+    if (max_norm == 0) return EncodedDelta{std::move(encoded), std::make_shared<const Adapter>(std::move(delta))};
     WEFT_ASSIGN_OR_RETURN(const privacy::Clipped sent, privacy::ClipFactor(max_norm, encoded.Decode()));
-    if (!sent.clipped()) return EncodedDelta{std::move(encoded), std::move(delta)};
+    if (!sent.clipped()) return EncodedDelta{std::move(encoded), std::make_shared<const Adapter>(std::move(delta))};
     const double factor = sent.factor * (1 - std::ldexp(1.0, i - kTries - 2));
     for (float& value : delta.values()) value = static_cast<float>(value * factor);
   }

@@ -50,7 +50,7 @@ bool IsLossy(const proto::EncodingConfig& encoding);
 
 struct EncodedDelta {
   EncodedUpdate encoded;
-  Adapter clipped;  // what was encoded
+  std::shared_ptr<const Adapter> clipped;  // what was encoded
 };
 // Encodes `delta`, scaled down so that the encoded values have at most this L2 norm (0: not scaled): what receives them
 // and clips (privacy/clipping/clip.h) changes nothing. Errors as EncodedUpdate::Encode; f32 values are not checked.

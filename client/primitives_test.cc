@@ -165,7 +165,7 @@ TEST(PrimitivesTest, EncodeClipped_WhatIsSentKeepsTheBound) {
       // Not scaled down for nothing: topk alone drops a part of the norm.
       EXPECT_GT(clipped->encoded.norm(), values == std::string("topk") ? 1.3 : 1.499) << values;
       const auto loose = EncodeClipped(delta.Clone(), 0, encoding);
-      EXPECT_EQ(loose->clipped.ContentHash(), delta.ContentHash());
+      EXPECT_EQ(loose->clipped->ContentHash(), delta.ContentHash());
     }
   }
 }
