@@ -67,10 +67,17 @@ absl::StatusOr<Timeline> EngineImpl::TimelineOf(const server::OpenRound& open, i
   work.rows = RowsFor(config().training(), rows);
   work.bytes_down = downloads_.BytesFor(client, *broadcast_);
   work.bytes_up = EncodedBytes(*sent, encoding, config().encoding().density());
-  machine_->AddBytes(0, work.bytes_down);
-  notes_.add_downloaded(static_cast<uint32_t>(client));
-  downloads_.Done(client);
-  return options_.site.behaviour->TimelineOf({client, open.round, open.attempt, now_ - kStart}, work);
+  const Timeline timeline =
+      options_.site.behaviour->TimelineOf({client, open.round, open.attempt, now_ - kStart}, work);
+  if (timeline.answers() || timeline.fault_at >= timeline.downloaded) {
+    machine_->AddBytes(0, work.bytes_down);
+    notes_.add_downloaded(static_cast<uint32_t>(client));
+    downloads_.Done(client);
+  } else {  // cut off on the way: it begins again the next time
+    machine_->AddBytes(0, static_cast<uint64_t>(static_cast<double>(work.bytes_down) *
+                                                absl::FDivDuration(timeline.fault_at, timeline.downloaded)));
+  }
+  return timeline;
 }
 
 std::unique_ptr<Cohort> EngineImpl::MakeCohort(std::vector<CohortClient> clients) const {

@@ -245,6 +245,20 @@ TEST_F(EngineTest, Run_AClientDownloadsWhatHasChangedSinceItLastDid) {
   EXPECT_EQ(outcome.rounds[2].bytes_down(), outcome.rounds[1].bytes_down());
 }
 
+TEST_F(EngineTest, Run_AClientThatIsLostInItsDownloadHasPartOfIt) {
+  proto::BehaviourConfig& behaviour = *scenario_.mutable_behaviour();
+  behaviour.mutable_link()->set_down_bytes_per_second(100);
+  scenario_.mutable_job()->mutable_stop()->set_rounds(1);
+  const Outcome all = Run();
+  behaviour.mutable_dropout()->set_before_training(0.5);
+  const Outcome some = Run();
+  const int64_t lost = some.rounds[0].simulated().lost();
+  ASSERT_GT(lost, 0);
+  EXPECT_EQ(some.rounds[0].simulated().downloaded_size(), 10 - lost);
+  EXPECT_LT(some.rounds[0].bytes_down(), all.rounds[0].bytes_down());
+  EXPECT_GT(some.rounds[0].bytes_down() * 10, all.rounds[0].bytes_down() * static_cast<uint64_t>(10 - lost));
+}
+
 TEST_F(EngineTest, Run_TrainsOnlyWhatArrives) {
   Select(2, 5);
   scenario_.mutable_population()->set_rows_per_client(4);

@@ -100,7 +100,9 @@ absl::StatusOr<std::string> DataHashOf(const proto::Scenario& scenario) {
   for (const fs::path& path : files) {
     std::ifstream file(path, std::ios::binary);
     if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": can't be read"));
-    sha.Update(absl::StrCat(path.lexically_relative(data).filename().string(), "\n", fs::file_size(path, error), "\n"));
+    const fs::path inside = path.lexically_relative(data);  // clients may be called like their folders
+    const std::string name = inside.empty() || *inside.begin() == ".." ? path.filename().string() : inside.string();
+    sha.Update(absl::StrCat(name, "\n", fs::file_size(path, error), "\n"));
     while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())), file.gcount() > 0) {
       sha.Update(chunk.data(), static_cast<size_t>(file.gcount()));
     }
