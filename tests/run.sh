@@ -105,7 +105,7 @@ if ((all)); then
   once_bazel tsan --config=tsan //...
   once tsan-sees-a-race tests/sanitizers/race_is_found.sh
   once_bazel asan --config=asan //...
-  once clang-tidy tests/tree/tidy.sh
+  once clang-tidy "$python" tests/tree/tidy.py
   once long-fuzzing tests/fuzz/run.sh 240
   once adding-an-aggregator "$python" tests/docs/adding_an_aggregator_test.py --scratch .weft/adding
   once claims "$python" tests/claims/claims.py

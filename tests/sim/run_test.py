@@ -1,8 +1,10 @@
 """weft-sim as a process: what it writes, and that it gives the same bits however it is run, killed and gone on with."""
 
+import contextlib
 import csv
 import json
 import os
+import pty
 import resource
 import shutil
 import signal
@@ -73,6 +75,26 @@ class RunTest(SimTestCase):
         self.assertNotIn("http://www.w3.org/1999", page)
         config = json.loads((folder / "adapter/adapter_config.json").read_text())
         self.assertEqual(config["r"], 2)
+
+    def test_progress_on_a_terminal_and_elsewhere(self):
+        file = self.scenario()
+        done = self.sim(file, "--set", f"run.out={self.root / 'lines'}")
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), 6)
+        self.assertRegex(lines[1], r"^small  round 2 of 6  loss \d\.\d{4}  accuracy 0\.\d{4}  \S+ left$")
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([BINARY, file, "--set", f"run.out={self.root / 'bar'}"], stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal is told
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+        self.assertEqual(process.wait(), 0)
+        bars = [line for line in shown.decode().split("\r\x1b[K") if line]
+        self.assertEqual([line.count("#") for line in bars], [4, 8, 12, 16, 20, 24])
+        self.assertTrue(all("left" in line for line in bars), bars)
+        self.assertTrue(bars[-1].endswith("\n"))
 
     def test_same_bits_for_any_number_of_threads(self):
         # Clients of one to three rows, whose passes are smallest.
