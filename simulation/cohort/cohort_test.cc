@@ -14,6 +14,7 @@
 #include "proto/schema.h"
 #include "server/round/plan.h"
 #include "server/submit_check.h"
+#include "simulation/ranks/testing/recording_link.h"
 
 namespace weft::simulation {
 namespace {
@@ -228,29 +229,27 @@ TEST_F(CohortTest, Take_NoMoreInFlightThanAllowed) {
   EXPECT_EQ(trainer_->trained(), 4) << "a group in any case";
 }
 
-// Of three ranks; keeps what they are asked, and answers that the training of every client has failed.
-class FailingRanks final : public Link {
+// Answers that the training of every client has failed.
+class FailingRanks final : public RecordingLink {
  public:
-  int rank() const override { return 0; }
-  int ranks() const override { return 3; }
-  absl::Status Send(int to, std::string_view bytes) override {
-    Command command;
-    EXPECT_TRUE(command.ParseFromString(std::string(bytes)));
-    for (const TrainGroups::Group& group : command.train().groups()) {
-      for (const TrainGroups::Client& client : group.clients()) asked[to].push_back(client.index());
+  std::vector<int64_t> Asked(int rank) const {
+    std::vector<int64_t> clients;
+    for (const Command& command : sent[rank]) {
+      for (const TrainGroups::Group& group : command.train().groups()) {
+        for (const TrainGroups::Client& client : group.clients()) clients.push_back(client.index());
+      }
     }
-    return absl::OkStatus();
+    return clients;
   }
   absl::StatusOr<std::string> Receive(int from) override {
     ++answers[from];
     Answer answer;
     answer.set_code(from == fails ? static_cast<int>(absl::StatusCode::kInvalidArgument) : 0);
-    for (size_t i = 0; i < asked[from].size(); ++i) {
+    for (size_t i = 0; i < Asked(from).size(); ++i) {
       answer.add_trained()->set_code(static_cast<int>(absl::StatusCode::kOutOfRange));
     }
     return answer.SerializeAsString();
   }
-  std::vector<int64_t> asked[3];
   int answers[3] = {};
   int fails = 0;
 };
@@ -266,8 +265,8 @@ TEST_F(CohortTest, Take_DealsGroupsToRanksByTheirWork) {
   const auto cohort = Make(1, 6, std::move(clients));
   EXPECT_EQ(Take(*cohort, 0).status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_TRUE(Take(*cohort, 1).ok()) << "the largest stays here";
-  EXPECT_THAT(link.asked[1], testing::ElementsAre(4));
-  EXPECT_THAT(link.asked[2], testing::ElementsAre(0, 2, 3, 5));
+  EXPECT_THAT(link.Asked(1), testing::ElementsAre(4));
+  EXPECT_THAT(link.Asked(2), testing::ElementsAre(0, 2, 3, 5));
   EXPECT_EQ(trainer_->trained(), 1);
 }
 

@@ -10,23 +10,16 @@
 
 #include "adapters/layout.h"
 #include "simulation/ranks/convert.h"
+#include "simulation/ranks/testing/recording_link.h"
 
 namespace weft::simulation {
 namespace {
 
 using ::testing::ElementsAre;
 
-// Of three ranks; keeps what rank 0 sends, and has answers ready.
-class FakeLink final : public Link {
+// Has answers ready.
+class FakeLink final : public RecordingLink {
  public:
-  int rank() const override { return 0; }
-  int ranks() const override { return 3; }
-  absl::Status Send(int to, std::string_view bytes) override {
-    Command command;
-    EXPECT_TRUE(command.ParseFromString(std::string(bytes)));
-    sent[to].push_back(command);
-    return absl::OkStatus();
-  }
   absl::StatusOr<std::string> Receive(int from) override {
     if (answers[from].empty()) return absl::UnavailableError("gone");
     std::string bytes = std::move(answers[from].front());
@@ -35,7 +28,6 @@ class FakeLink final : public Link {
   }
   void Ready(int from, const Answer& answer) { answers[from].push_back(answer.SerializeAsString()); }
 
-  std::vector<Command> sent[3];
   std::deque<std::string> answers[3];
 };
 
