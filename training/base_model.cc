@@ -12,15 +12,16 @@ absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::Open(const std::string& fo
   WEFT_ASSIGN_OR_RETURN(const std::string config_json, ReadFile(folder + "/config.json"));
   WEFT_ASSIGN_OR_RETURN(BaseDescription description, DescribeBase(config_json));
   std::unique_ptr<BaseModel> base(new BaseModel(std::move(description), device));
-  WEFT_ASSIGN_OR_RETURN(base->weights_, BaseWeights::Open(folder, base->description_.prefix));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<BaseWeights> weights, BaseWeights::Open(folder, base->description_.prefix));
   if (base->description_.transformer.has_value()) {
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<TransformerModel> transformer,
-                          TransformerModel::Create(base->description_, *base->weights_, device));
+                          TransformerModel::Create(base->description_, *weights, device));
     base->transformer_ = transformer.get();
     base->model_ = std::move(transformer);
   } else {
-    WEFT_ASSIGN_OR_RETURN(base->model_, Mlp::Create(base->description_, *base->weights_, device));
+    WEFT_ASSIGN_OR_RETURN(base->model_, Mlp::Create(base->description_, *weights, device));
   }
+  base->weights_ = std::move(weights);
   return base;
 }
 

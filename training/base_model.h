@@ -15,7 +15,7 @@
 
 namespace weft {
 
-// A base on a device, loaded once and frozen. Immutable but for the list of tensors read so far: not thread-safe.
+// A base on a device, loaded once and frozen. Immutable: threads may share it.
 class BaseModel {
  public:
   // `folder`: Hugging Face folder. NOT_FOUND: config.json or weights missing; INVALID_ARGUMENT: they do not fit each
@@ -37,8 +37,8 @@ class BaseModel {
 
   const BaseDescription description_;
   const at::Device device_;
-  std::unique_ptr<BaseWeights> weights_;
-  std::unique_ptr<Model> model_;
+  std::unique_ptr<const BaseWeights> weights_;
+  std::unique_ptr<const Model> model_;
   const TransformerModel* transformer_ = nullptr;
 };
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <latch>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -169,6 +171,31 @@ TEST_F(MlpTrainerTest, Train_LearnsWithAFrozenHead) {
   EXPECT_EQ(result->metrics.tokens(), 0);
   EXPECT_LT(Evaluate(*trainer_, start, *shard_)->correct(), 40u);
   EXPECT_GT(Evaluate(*trainer_, result->adapter, *shard_)->correct(), 50u);
+}
+
+// The first pass of a job, by threads that share the trainer: what it reads of the base then, it must not write down.
+TEST_F(MlpTrainerTest, Train_FirstCallsSideBySideWithAFrozenHead) {
+  const Adapter start = Start();
+  const auto alone = Train(Plan(1), start, *shard_);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  for (int i = 0; i < 100; ++i) {
+    trainer_ = Open(mlp_, "/base");
+    ASSERT_TRUE(trainer_->PrepareJob(Job()).ok());
+    std::vector<absl::StatusOr<TrainResult>> results(6);
+    std::latch all_there(static_cast<int64_t>(results.size()));
+    std::vector<std::thread> threads;
+    for (auto& result : results) {
+      threads.emplace_back([&] {
+        all_there.arrive_and_wait();
+        result = Train(Plan(1), start, *shard_);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& result : results) {
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_TRUE(std::ranges::equal(result->adapter.values(), alone->adapter.values()));
+    }
+  }
 }
 
 // The first step of plain descent is the gradient.

@@ -64,6 +64,11 @@ class Classification : public Objective {
         pooler_ = &linear - options.linears->data();
       }
     }
+    for (const HeadModule& module : description.head) {
+      const int64_t out = OutFeatures(module);
+      KeepHeadOfBase(module.name + ".weight", {out, module.in_features});
+      if (module.bias) KeepHeadOfBase(module.name + ".bias", {out});
+    }
   }
 
   bool has_pooler() const { return pooler_ >= 0; }
@@ -113,16 +118,19 @@ class Classification : public Objective {
   }
 
  private:
+  int64_t OutFeatures(const HeadModule& module) const {
+    return module.out_features == 0 ? options_.task->labels_size() : module.out_features;
+  }
+
+  // One that is missing or of another shape is an error only where an adapter has none in its place.
+  void KeepHeadOfBase(const std::string& name, const std::vector<int64_t>& shape) {
+    heads_of_base_.emplace(name, options_.base->Get(name, shape));
+  }
+
   absl::StatusOr<at::Tensor> HeadTensor(const MemberTensors& member, const std::string& name,
                                         const std::vector<int64_t>& shape) const {
     const auto found = member.find(name);
-    if (found == member.end()) {
-      at::Tensor& of_base = heads_of_base_[name];
-      if (!of_base.defined()) {
-        WEFT_ASSIGN_OR_RETURN(of_base, options_.base->Get(name, shape));
-      }
-      return of_base;
-    }
+    if (found == member.end()) return heads_of_base_.at(name);
     if (found->second.value.sizes() == shape) return found->second.value;
     return absl::InvalidArgumentError(
         absl::StrCat("adapter tensor ", name, " has shape [", absl::StrJoin(found->second.value.sizes(), ", "),
@@ -131,7 +139,7 @@ class Classification : public Objective {
 
   absl::StatusOr<at::Tensor> RunHead(const HeadModule& module, const at::Tensor& x, const Segments& rows,
                                      const std::vector<MemberTensors>& members) const {
-    const int64_t out = module.out_features == 0 ? options_.task->labels_size() : module.out_features;
+    const int64_t out = OutFeatures(module);
     std::vector<at::Tensor> results;
     for (int64_t k = 0; k < rows.members(); ++k) {
       if (rows.begin(k) == rows.end(k)) continue;
@@ -149,7 +157,7 @@ class Classification : public Objective {
   const Options options_;
   const TaskDescription& description_;
   int64_t pooler_ = -1;  // index into linears
-  mutable std::map<std::string, at::Tensor> heads_of_base_;
+  std::map<std::string, absl::StatusOr<at::Tensor>> heads_of_base_;
 };
 
 // Next tokens, by the base's own output layer.

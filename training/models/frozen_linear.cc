@@ -71,9 +71,8 @@ FrozenLinear::FrozenLinear(std::vector<Part> parts, at::Device device)
 
 const FrozenLinear::Prepared& FrozenLinear::PreparedFor(at::ScalarType dtype) const {
   const std::lock_guard<std::mutex> lock(cache_->mutex);
-  const auto [found, added] = cache_->prepared.try_emplace(dtype);
-  Prepared& prepared = found->second;
-  if (!added) return prepared;
+  if (const auto found = cache_->prepared.find(dtype); found != cache_->prepared.end()) return found->second;
+  Prepared prepared;
   std::vector<at::Tensor> weights, biases;
   bool biased = false;
   for (const Part& part : parts_) {
@@ -90,7 +89,7 @@ const FrozenLinear::Prepared& FrozenLinear::PreparedFor(at::ScalarType dtype) co
   } else {
     prepared.weight = weight;
   }
-  return prepared;
+  return cache_->prepared.emplace(dtype, std::move(prepared)).first->second;
 }
 
 at::Tensor FrozenLinear::Product(const at::Tensor& x) const {

@@ -15,8 +15,9 @@ absl::StatusOr<std::unique_ptr<Mlp>> Mlp::Create(const BaseDescription& base, Ba
   for (size_t i = 0; i < base.linears.size(); ++i) {
     const LinearModule& module = base.linears[i];
     FrozenLinear::Part part{.module = i, .weight = {}, .bias = {}};
-    WEFT_ASSIGN_OR_RETURN(part.weight, weights.Get(module.name + ".weight", {module.out_features, module.in_features}));
-    WEFT_ASSIGN_OR_RETURN(part.bias, weights.Get(module.name + ".bias", {module.out_features}));
+    WEFT_ASSIGN_OR_RETURN(part.weight,
+                          weights.Take(module.name + ".weight", {module.out_features, module.in_features}));
+    WEFT_ASSIGN_OR_RETURN(part.bias, weights.Take(module.name + ".bias", {module.out_features}));
     mlp->linears_.push_back(FrozenLinear({std::move(part)}, device));
   }
   return mlp;

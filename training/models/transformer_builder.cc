@@ -34,12 +34,12 @@ class TransformerModel::Builder {
       if (grouped[i] || !weights_.Has(base_.linears[i].name + ".weight")) continue;
       WEFT_RETURN_IF_ERROR(AddGroup({static_cast<int>(i)}, grouped).status());
     }
-    return weights_.CheckAllRead(config_.ignored);
+    return weights_.CheckAllTaken(config_.ignored);
   }
 
  private:
   absl::StatusOr<at::Tensor> Get(const std::string& name, const std::vector<int64_t>& shape) {
-    WEFT_ASSIGN_OR_RETURN(const at::Tensor tensor, weights_.Get(name, shape));
+    WEFT_ASSIGN_OR_RETURN(const at::Tensor tensor, weights_.Take(name, shape));
     return tensor.to(device_, at::kFloat);
   }
 
@@ -47,7 +47,7 @@ class TransformerModel::Builder {
     const int64_t hidden = config_.hidden;
     if (config_.patches.has_value()) return AddPatches();
     WEFT_ASSIGN_OR_RETURN(const at::Tensor words,
-                          weights_.Get(config_.word_embeddings + ".weight", {config_.vocabulary, hidden}));
+                          weights_.Take(config_.word_embeddings + ".weight", {config_.vocabulary, hidden}));
     model_.word_embeddings_ = words.to(device_);
     if (!config_.position_embeddings.empty()) {
       WEFT_ASSIGN_OR_RETURN(const at::Tensor positions,
@@ -65,7 +65,7 @@ class TransformerModel::Builder {
       model_.lm_head_ = model_.word_embeddings_;
     } else {
       // A checkpoint of the bare model has none, which matters to causal_lm alone.
-      model_.lm_head_ = weights_.Get(config_.lm_head + ".weight", {config_.vocabulary, hidden});
+      model_.lm_head_ = weights_.Take(config_.lm_head + ".weight", {config_.vocabulary, hidden});
     }
     return absl::OkStatus();
   }
@@ -79,9 +79,9 @@ class TransformerModel::Builder {
                           Get(config_.position_embeddings, {1, config_.position_embedding_rows, hidden}));
     model_.position_embeddings_ = positions[0];
     WEFT_ASSIGN_OR_RETURN(const at::Tensor weight,
-                          weights_.Get(patches.projection + ".weight",
-                                       {hidden, patches.channels, patches.patch_size, patches.patch_size}));
-    WEFT_ASSIGN_OR_RETURN(const at::Tensor bias, weights_.Get(patches.projection + ".bias", {hidden}));
+                          weights_.Take(patches.projection + ".weight",
+                                        {hidden, patches.channels, patches.patch_size, patches.patch_size}));
+    WEFT_ASSIGN_OR_RETURN(const at::Tensor bias, weights_.Take(patches.projection + ".bias", {hidden}));
     model_.patch_projection_.push_back(FrozenLinear({{.weight = weight.view({hidden, -1}), .bias = bias}}, device_));
     return absl::OkStatus();
   }
@@ -110,13 +110,13 @@ class TransformerModel::Builder {
       const int64_t out = module.out_features, in = module.in_features;
       FrozenLinear::Part part{.module = static_cast<size_t>(index), .weight = {}, .bias = {}};
       if (module.stored_transposed) {
-        WEFT_ASSIGN_OR_RETURN(const at::Tensor weight, weights_.Get(name + ".weight", {in, out}));
+        WEFT_ASSIGN_OR_RETURN(const at::Tensor weight, weights_.Take(name + ".weight", {in, out}));
         part.weight = weight.t();
       } else {
-        WEFT_ASSIGN_OR_RETURN(part.weight, weights_.Get(name + ".weight", {out, in}));
+        WEFT_ASSIGN_OR_RETURN(part.weight, weights_.Take(name + ".weight", {out, in}));
       }
       if (module.bias) {
-        WEFT_ASSIGN_OR_RETURN(part.bias, weights_.Get(name + ".bias", {out}));
+        WEFT_ASSIGN_OR_RETURN(part.bias, weights_.Take(name + ".bias", {out}));
       }
       parts.push_back(std::move(part));
       grouped[index] = true;

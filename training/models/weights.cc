@@ -112,7 +112,7 @@ std::string BaseWeights::NameInFiles(const std::string& name) const {
   return "";
 }
 
-absl::StatusOr<at::Tensor> BaseWeights::Get(const std::string& name, const std::vector<int64_t>& shape) {
+absl::StatusOr<at::Tensor> BaseWeights::Get(const std::string& name, const std::vector<int64_t>& shape) const {
   const std::string found = NameInFiles(name);
   if (found.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(folder_, ": the weights hold no tensor ", name, " (nor ",
@@ -129,14 +129,19 @@ absl::StatusOr<at::Tensor> BaseWeights::Get(const std::string& name, const std::
   if (!dtype.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(folder_, ": tensor ", found, " ", dtype.status().message()));
   }
-  read_.insert(found);
   return AsTensor(view, *dtype);
 }
 
-absl::Status BaseWeights::CheckAllRead(const std::vector<std::string>& ignored) const {
+absl::StatusOr<at::Tensor> BaseWeights::Take(const std::string& name, const std::vector<int64_t>& shape) {
+  WEFT_ASSIGN_OR_RETURN(at::Tensor tensor, Get(name, shape));
+  taken_.insert(NameInFiles(name));
+  return tensor;
+}
+
+absl::Status BaseWeights::CheckAllTaken(const std::vector<std::string>& ignored) const {
   for (const auto& [name, view] : tensors_) {
     const bool known =
-        read_.contains(name) || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& beginning) {
+        taken_.contains(name) || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& beginning) {
           return absl::StartsWith(name, beginning) || absl::StartsWith(prefix_ + name, beginning);
         });
     if (known) continue;

@@ -26,13 +26,15 @@ class BaseWeights {
   // The tensor called `name`, with or without the prefix, in the dtype it is stored in, on the CPU, never requiring
   // gradients. A norm's "weight" and "bias" may be called "gamma" and "beta" (early checkpoints). INVALID_ARGUMENT
   // naming it: missing, another shape, a dtype other than F32, BF16 and F16.
-  absl::StatusOr<at::Tensor> Get(const std::string& name, const std::vector<int64_t>& shape);
+  absl::StatusOr<at::Tensor> Get(const std::string& name, const std::vector<int64_t>& shape) const;
+  // The same, counted as taken for CheckAllTaken. Not beside other calls.
+  absl::StatusOr<at::Tensor> Take(const std::string& name, const std::vector<int64_t>& shape);
 
   bool Has(const std::string& name) const { return !NameInFiles(name).empty(); }
 
-  // INVALID_ARGUMENT naming a tensor that was never read and does not begin with one of `ignored` (with or without the
+  // INVALID_ARGUMENT naming a tensor that was never taken and does not begin with one of `ignored` (with or without the
   // prefix): the checkpoint is of another model than config.json describes.
-  absl::Status CheckAllRead(const std::vector<std::string>& ignored) const;
+  absl::Status CheckAllTaken(const std::vector<std::string>& ignored) const;
 
   // Tells the system that pages of the mapping are not needed for now; they come back from the file when read.
   void DropPages() const;
@@ -44,7 +46,7 @@ class BaseWeights {
   const std::string folder_, prefix_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, SafetensorView> tensors_;
-  std::set<std::string> read_;
+  std::set<std::string> taken_;
 };
 
 }  // namespace weft

@@ -113,17 +113,17 @@ TEST(BaseWeightsTest, Get_KnowsTheOldNamesOfNorms) {
   EXPECT_FALSE((*weights)->Get("bert.norm.bias", {1}).ok());
 }
 
-TEST(BaseWeightsTest, CheckAllRead_NamesWhatNobodyReads) {
+TEST(BaseWeightsTest, CheckAllTaken_NamesWhatNobodyTook) {
   ASSERT_TRUE(MakeDirectories(Path("s")).ok());
   ASSERT_TRUE(WriteOne(Path("s/model.safetensors"), {"bert.a", "cls.x", "bert.cls.y", "bert.left"}).ok());
   const auto weights = BaseWeights::Open(Path("s"), "bert.");
   ASSERT_TRUE(weights.ok()) << weights.status();
-  ASSERT_TRUE((*weights)->Get("bert.a", {1}).ok());
-  const absl::Status refused = (*weights)->CheckAllRead({"cls.", "bert.cls."});
+  ASSERT_TRUE((*weights)->Take("bert.a", {1}).ok());
+  const absl::Status refused = (*weights)->CheckAllTaken({"cls.", "bert.cls."});
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("tensor bert.left [1] is no part of the model"));
-  ASSERT_TRUE((*weights)->Get("bert.left", {1}).ok());
-  EXPECT_TRUE((*weights)->CheckAllRead({"cls.", "bert.cls."}).ok());
+  ASSERT_TRUE((*weights)->Take("bert.left", {1}).ok());
+  EXPECT_TRUE((*weights)->CheckAllTaken({"cls.", "bert.cls."}).ok());
 }
 
 // Pages come back from the file.
